@@ -1,0 +1,146 @@
+"""Writing a bundle into a folder: artefacts first, the manifest last and under a name of its own (see
+``staging``), so that nothing unfinished looks like a bundle.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import importlib.metadata
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from clickmask.bundle import Bundle
+from clickmask.manifest import Artefact, ArtefactFile, GraphSpec, Manifest, Parity, Source
+from clickmask_export.errors import OutputError
+from clickmask_export.graphs import Precision
+from clickmask_export.onnx_graph import OPSET
+from clickmask_export.recipes import Recipe, describe_diffusion
+from clickmask_export.staging import UNVERIFIED
+from clickmask_export.targets import Target
+
+_SUFFIX = {"onnxruntime": "onnx", "torchscript": "ts", "tensorrt": "plan"}
+_TOOLS = {"onnxruntime": ("torch", "onnx", "onnxscript", "onnxruntime"), "torchscript": ("torch",)}
+_CHUNK = 1 << 20
+
+
+def write_artefact(
+    folder: Path, target: Target, precision: Precision, contents: Mapping[str, bytes]
+) -> Artefact:
+    """Writes the files of an artefact and describes them; its parity is still empty.
+
+    Args:
+        folder: the bundle's.
+        target: what it is for.
+        precision: of its body, as proven.
+        contents: graph name to the bytes of its file.
+    """
+    files = {}
+    for graph, data in contents.items():
+        path = folder / f"{graph}.{_SUFFIX[target.backend]}"
+        path.write_bytes(data)
+        files[graph] = ArtefactFile(path.name, hashlib.sha256(data).hexdigest(), len(data))
+    return Artefact(
+        backend=target.backend,
+        precision=precision,
+        device=target.device,
+        files=files,
+        parity={},
+        opset=OPSET if target.backend == "onnxruntime" else None,
+        tools={tool: _version(tool) for tool in _TOOLS[target.backend]},
+    )
+
+
+def draft_bundle(
+    folder: Path,
+    checkpoint: Path,
+    recipe: Recipe,
+    graphs: Mapping[str, GraphSpec],
+    artefacts: tuple[Artefact, ...],
+) -> Bundle:
+    """The bundle as it will be, in memory only: backends can open it, and on disk there is no manifest
+    yet.
+    """
+    manifest = Manifest(
+        name=folder.name,
+        family=recipe.family,
+        preset=recipe.preset,
+        source=Source(_plain_name(checkpoint), _sha256(checkpoint)),
+        input=recipe.input,
+        click_maps=recipe.click_maps,
+        crop=recipe.crop,
+        flip_averaging=recipe.flip,
+        threshold=recipe.threshold,
+        pixel_diffusion=describe_diffusion(recipe.pixel_diffusion),
+        graphs=graphs,
+        artefacts=artefacts,
+        created=_now(),
+    )
+    return Bundle(folder, manifest)
+
+
+def write_manifest(draft: Bundle, parities: Mapping[str, Mapping[str, Parity]]) -> None:
+    """Completes a draft on disk; ``staging`` gives the manifest its name.
+
+    Args:
+        draft: as verified.
+        parities: backend to kind of image to the measured difference.
+    """
+    proven = tuple(
+        replace(artefact, parity=parities[artefact.backend]) for artefact in draft.manifest.artefacts
+    )
+    text = replace(draft.manifest, artefacts=proven).to_json()
+    (draft.path / UNVERIFIED).write_text(text, encoding="utf-8")
+
+
+def read_back(folder: Path) -> Bundle:
+    """The bundle as an application will load it: its manifest parsed, every file hashed.
+
+    Raises:
+        BundleError: the manifest that was written is not one that the run time reads.
+        OutputError: a file is not what was written.
+    """
+    path = folder / UNVERIFIED
+    bundle = Bundle(folder, Manifest.from_json(path.read_bytes(), str(path)))
+    for artefact in bundle.manifest.artefacts:
+        for graph, file in artefact.files.items():
+            if _sha256(bundle.file(artefact, graph)) != file.sha256:
+                raise OutputError(
+                    f"{file.path} differs on the disk from what was written: check {folder.parent}"
+                )
+    return bundle
+
+
+def _plain_name(path: Path) -> str:
+    """The file's name in the letters that a manifest allows."""
+    return re.sub(r"[^A-Za-z0-9._+-]", "_", path.name).strip("._+-") or "checkpoint"
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _version(tool: str) -> str:
+    """Of a distribution; onnxruntime's is onnxruntime-gpu where that is installed."""
+    for name in (tool, f"{tool}-gpu"):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "unknown"
+
+
+def _now() -> str:
+    """Seconds, UTC; SOURCE_DATE_EPOCH makes builds reproducible to the byte (reproducible-builds.org)."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    now = datetime.datetime.now(datetime.UTC)
+    if epoch.isdigit():
+        now = datetime.datetime.fromtimestamp(int(epoch), datetime.UTC)
+    return now.isoformat(timespec="seconds")

@@ -1,0 +1,190 @@
+"""The command line of ``export/build_engine.py``."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from clickmask.errors import ClickmaskError
+from clickmask_export.errors import BuildError
+from clickmask_export.progress import Progress
+
+_DESCRIPTION = """\
+Build an engine bundle: a folder with everything that clickmask needs to run a network, and nothing else.
+
+The checkpoint's network is exported, the exported graphs are checked, and each artefact is compared with the
+network in torch, mask by mask, through the same backend that will run it. Only a bundle that passed is
+written; if anything fails, the output is left as it was."""
+
+_EXAMPLES = """\
+examples:
+  python export/build_engine.py --checkpoint engines/default.safetensors --output engines/mine
+      an ONNX bundle that runs on any CPU, with the settings that the network was made for
+
+  python export/build_engine.py --checkpoint cdnet.safetensors --preset official --size 384 \\
+      --target onnxruntime --target torchscript --output engines/cdnet
+      ONNX and TorchScript side by side, the published code's settings, one input size
+
+exit status: 0 when a verified bundle was written; 1 with one line that says what to do when not; 143 when
+terminated, with nothing written."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a wrong command line like every other error: one line, status 1."""
+
+    def error(self, message: str) -> NoReturn:
+        raise BuildError(f"{message} (see --help)")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The options; their help is the command's documentation."""
+    parser = _Parser(
+        prog="build_engine.py",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_places(parser)
+    _add_artefacts(parser.add_argument_group("what to build"))
+    _add_use(parser.add_argument_group("how the network will be used (default: as its preset says)"))
+    parser.add_argument_group("checks").add_argument(
+        "--parity-image",
+        type=Path,
+        metavar="FILE",
+        help="photograph to compare on, besides synthetic images (default: scikit-image's astronaut)",
+    )
+    return parser
+
+
+def _add_places(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the network: a .safetensors file of clickmask",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="the bundle to write, such as engines/mine",
+    )
+    parser.add_argument("--force", action="store_true", help="replace a bundle that is already there")
+
+
+def _add_artefacts(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--target",
+        action="append",
+        choices=("onnxruntime", "torchscript", "tensorrt"),
+        help="runtime to build for; may be repeated. onnxruntime runs on CPUs and GPUs, torchscript needs "
+        "torch and runs on the kind of device it was built on, tensorrt needs an NVIDIA GPU here "
+        "(default: onnxruntime)",
+    )
+    group.add_argument(
+        "--precision",
+        choices=("fp32", "fp16"),
+        default="fp32",
+        help="of the network's body; fp16 is for GPUs, and what would break in it stays fp32 (default: fp32)",
+    )
+
+
+def _add_use(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--preset",
+        metavar="NAME",
+        help="crop policy, input sizes, coordinates, flips and threshold by name: "
+        "encode_once_mobilenet_v2, paper, paper_resnet34, paper_resnet101, official "
+        "(default: the one whose network the checkpoint has, or the only one of its family)",
+    )
+    group.add_argument(
+        "--size",
+        type=int,
+        nargs="+",
+        action="extend",
+        metavar="PX",
+        help="sides of the square network input, multiples of 32; a crop is run at the one nearest to its "
+        "long side",
+    )
+    group.add_argument(
+        "--pdm",
+        choices=("graph", "none"),
+        help="pixel diffusion after the network's logits: inside the graph, or left out "
+        "(default: as the network's own configuration says)",
+    )
+    group.add_argument("--iterations", type=int, metavar="N", help="steps of pixel diffusion")
+    group.add_argument(
+        "--flip",
+        action=argparse.BooleanOptionalAction,
+        help="average with the mirrored image, at twice the time",
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    try:
+        options = make_parser().parse_args(arguments)
+        with _terminable():
+            _run(options)
+    except (BuildError, ClickmaskError, OSError) as exc:
+        return _fail(str(exc))
+    except ModuleNotFoundError as exc:
+        return _fail(f'building needs the package {exc.name}: pip install "clickmask[cpu,export]"')
+    except MemoryError:
+        return _fail("out of memory: build fewer or smaller sizes with --size")
+    except KeyboardInterrupt:
+        return _fail("interrupted; nothing was written")
+    return 0
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Turns SIGTERM into an exception, so that what was begun is removed."""
+
+    def leave(*_: object) -> NoReturn:
+        sys.exit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run(options: argparse.Namespace) -> None:
+    # Here, so that --help and a wrong command line answer without torch.
+    from clickmask_export.build import Request, build
+    from clickmask_export.recipes import Overrides
+    from clickmask_export.verify import table
+
+    overrides = Overrides(
+        preset=options.preset,
+        sizes=options.size,
+        diffuse=None if options.pdm is None else options.pdm == "graph",
+        iterations=options.iterations,
+        flip=options.flip,
+    )
+    request = Request(
+        checkpoint=options.checkpoint,
+        output=options.output,
+        targets=options.target or ("onnxruntime",),
+        precision=options.precision,
+        overrides=overrides,
+        force=options.force,
+        parity_image=options.parity_image,
+    )
+    parities = build(request, Progress())
+    print(f"Difference from torch, worst of all sizes, clicks and masks:\n{table(parities)}")
+    print(f"Wrote {options.output}")
+
+
+def _fail(message: str) -> int:
+    print(f"build_engine.py: error: {message}", file=sys.stderr)
+    return 1

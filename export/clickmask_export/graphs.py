@@ -1,0 +1,222 @@
+"""The network as flat graphs: named tensors in, named tensors out, everything in between decided here.
+
+An early-fusion network is one graph; an encode-once network is two, and the encoder's runs once per crop::
+
+    network:  image, clicks[, previous_mask]                        -> logits
+    encoder:  image                                                 -> feature_0, feature_1, ...
+    decoder:  feature_*, clicks[, previous_mask][, image]           -> logits
+
+Flip averaging and Pixel Diffusion are inside the graph that gives the logits. Flip averaging runs the image
+and its mirror image as one batch and averages logits; Pixel Diffusion then sees the unmirrored image only.
+With flips, the encoder's features hold the mirrored image's in the second half of their channels, so that B
+stays the batch.
+
+Inputs and outputs are float32 whatever the precision of the body.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from clickmask.manifest import GraphSpec, TensorSpec
+from clickmask_export.errors import RecipeError
+from clickmask_export.precision import in_half
+
+Precision = Literal["fp32", "fp16"]
+
+_IMAGE = TensorSpec("image", "float32", ("B", 3, "S", "S"))
+_CLICKS = TensorSpec("clicks", "float32", ("B", "M", 3))
+_PREVIOUS_MASK = TensorSpec("previous_mask", "float32", ("B", 1, "S", "S"))
+
+# Example extents: all different, none 0 or 1 (torch.export would bake those in), S a multiple of 32.
+EXAMPLE_BATCH, EXAMPLE_CLICKS, EXAMPLE_SIZE = 2, 3, 96
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One graph of the pipeline.
+
+    Attributes:
+        name: ``network``, ``encoder`` or ``decoder``.
+        module: takes and gives float32 tensors in the order of the specification; in eval mode.
+        spec: names, dtypes and shapes, as they will stand in the manifest.
+    """
+
+    name: str
+    module: nn.Module
+    spec: GraphSpec
+
+    def example(self, device: str = "cpu") -> tuple[Tensor, ...]:
+        """Inputs to export or trace with; values are plausible, extents are the ``EXAMPLE_`` constants."""
+        extents = {"B": EXAMPLE_BATCH, "M": EXAMPLE_CLICKS, "S": EXAMPLE_SIZE}
+        generator = torch.Generator().manual_seed(0)
+        shapes = ([_extent(n, extents) for n in tensor.shape] for tensor in self.spec.inputs)
+        return tuple(torch.rand(shape, generator=generator).to(device) for shape in shapes)
+
+
+def make_graphs(
+    network: nn.Module, pixel_diffusion: nn.Module | None, *, flip: bool, precision: Precision
+) -> tuple[Graph, ...]:
+    """The graphs of a network.
+
+    Args:
+        network: in eval mode and float32; it is left as it is.
+        pixel_diffusion: what follows the logits, or None.
+        flip: whether logits are averaged with those of the mirrored input.
+        precision: of the body; see ``precision.in_half``.
+
+    Raises:
+        RecipeError: the encoder's features are not (B, C, S/n, S/n).
+    """
+    body = in_half(network) if precision == "fp16" else network
+    dtype = torch.float16 if precision == "fp16" else torch.float32
+    mask = _previous_mask(network)
+    logits = (TensorSpec("logits", "float32", ("B", 1, "S", "S")),)
+    if not hasattr(network, "encode"):
+        module = NetworkGraph(body, pixel_diffusion, flip, dtype).eval()
+        return (Graph("network", module, GraphSpec((_IMAGE, _CLICKS, *mask), logits)),)
+    encoder = EncoderGraph(body, flip, dtype).eval()
+    features = _feature_specs(encoder)
+    decoder = DecoderGraph(body, pixel_diffusion, flip, dtype, len(features), bool(mask)).eval()
+    # Without Pixel Diffusion the image still tells how wide the frame is that clicks are mirrored in.
+    image = (_IMAGE,) if pixel_diffusion is not None or (flip and not mask) else ()
+    return (
+        Graph("encoder", encoder, GraphSpec((_IMAGE,), features)),
+        Graph("decoder", decoder, GraphSpec((*features, _CLICKS, *mask, *image), logits)),
+    )
+
+
+class NetworkGraph(nn.Module):
+    """A whole early-fusion network."""
+
+    def __init__(
+        self, network: nn.Module, pixel_diffusion: nn.Module | None, flip: bool, dtype: torch.dtype
+    ) -> None:
+        super().__init__()
+        self.network, self.pixel_diffusion = network, pixel_diffusion
+        self.flip, self.dtype = flip, dtype
+
+    def forward(self, image: Tensor, clicks: Tensor, previous_mask: Tensor | None = None) -> Tensor:
+        inputs = (image, clicks, previous_mask)
+        if self.flip:
+            inputs = (_with_mirror(image), _with_mirrored_clicks(clicks, image), _with_mirror(previous_mask))
+        # Clicks stay float32: half precision has no half pixels beyond 512.
+        logits = self.network(inputs[0].to(self.dtype), inputs[1], inputs[2]).float()
+        return _finish(logits, image, clicks, self.flip, self.pixel_diffusion)
+
+
+class EncoderGraph(nn.Module):
+    """What an encode-once network does once per crop."""
+
+    def __init__(self, network: nn.Module, flip: bool, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.network, self.flip, self.dtype = network, flip, dtype
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        inputs = _with_mirror(image) if self.flip else image
+        features = self.network.encode(inputs.to(self.dtype))
+        return tuple(_mirror_to_channels(f.float()) if self.flip else f.float() for f in features)
+
+
+class DecoderGraph(nn.Module):
+    """What an encode-once network does for each click; inputs in the order of the module's docstring."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        pixel_diffusion: nn.Module | None,
+        flip: bool,
+        dtype: torch.dtype,
+        features: int,
+        previous_mask: bool,
+    ) -> None:
+        super().__init__()
+        self.network, self.pixel_diffusion = network, pixel_diffusion
+        self.flip, self.dtype = flip, dtype
+        self.features, self.previous_mask = features, previous_mask
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        features, (clicks, *rest) = tensors[: self.features], tensors[self.features :]
+        previous_mask = rest.pop(0) if self.previous_mask else None
+        image = rest.pop(0) if rest else None
+        inputs = (features, clicks, previous_mask)
+        if self.flip:
+            features = tuple(_channels_to_mirror(f) for f in features)
+            frame = previous_mask if image is None else image  # make_graphs gives one of them
+            inputs = (features, _with_mirrored_clicks(clicks, frame), _with_mirror(previous_mask))
+        cast = tuple(f.to(self.dtype) for f in inputs[0])
+        logits = self.network.decode(cast, inputs[1], inputs[2]).float()
+        return _finish(logits, image, clicks, self.flip, self.pixel_diffusion)
+
+
+def _finish(
+    logits: Tensor, image: Tensor | None, clicks: Tensor, flip: bool, pixel_diffusion: nn.Module | None
+) -> Tensor:
+    """Averages the mirrored logits and diffuses; all of it float32."""
+    if flip:
+        # Not chunk(2): torch.export would fix the batch.
+        pair = logits.reshape(2, clicks.shape[0], *logits.shape[1:])
+        logits = (pair[0] + pair[1].flip(-1)) / 2
+    return logits if pixel_diffusion is None else pixel_diffusion(logits, image, clicks)
+
+
+def _with_mirror(planes: Tensor | None) -> Tensor | None:
+    """(B, C, H, W) -> (2B, C, H, W): the planes, then their mirror images."""
+    return None if planes is None else torch.cat([planes, planes.flip(-1)])
+
+
+def _with_mirrored_clicks(clicks: Tensor, frame: Tensor) -> Tensor:
+    """(B, M, 3) -> (2B, M, 3): x becomes W - 1 - x; absent rows keep their label and so stay absent."""
+    mirrored_x = frame.shape[-1] - 1 - clicks[..., :1]
+    return torch.cat([clicks, torch.cat([mirrored_x, clicks[..., 1:]], dim=-1)])
+
+
+def _mirror_to_channels(features: Tensor) -> Tensor:
+    """(2B, C, h, w) -> (B, 2C, h, w)."""
+    double, channels, height, width = features.shape
+    pair = features.reshape(2, double // 2, channels, height, width).transpose(0, 1)
+    return pair.reshape(double // 2, 2 * channels, height, width)
+
+
+def _channels_to_mirror(features: Tensor) -> Tensor:
+    """The inverse of ``_mirror_to_channels``."""
+    batch, double, height, width = features.shape
+    pair = features.reshape(batch, 2, double // 2, height, width).transpose(0, 1)
+    return pair.reshape(2 * batch, double // 2, height, width)
+
+
+def _previous_mask(network: nn.Module) -> tuple[TensorSpec, ...]:
+    return (_PREVIOUS_MASK,) if network.takes_previous_mask else ()
+
+
+def _feature_specs(encoder: EncoderGraph) -> tuple[TensorSpec, ...]:
+    """Shapes of the encoder's outputs, read off one run."""
+    with torch.no_grad():
+        outputs = encoder(torch.zeros(1, 3, EXAMPLE_SIZE, EXAMPLE_SIZE))
+    return tuple(
+        TensorSpec(f"feature_{i}", "float32", ("B", output.shape[1], *_strides(i, output)))
+        for i, output in enumerate(outputs)
+    )
+
+
+def _strides(index: int, feature: Tensor) -> tuple[str, str]:
+    height, width = feature.shape[2:] if feature.ndim == 4 else (0, 0)
+    if height != width or height == 0 or EXAMPLE_SIZE % height:
+        raise RecipeError(
+            f"the encoder's feature {index} has the shape {tuple(feature.shape)} for a {EXAMPLE_SIZE} px "
+            "input; expected (B, C, S/n, S/n), which is what a bundle can describe: change the network's "
+            "encode()"
+        )
+    stride = EXAMPLE_SIZE // height
+    return ("S", "S") if stride == 1 else (f"S/{stride}", f"S/{stride}")
+
+
+def _extent(dimension: int | str, extents: dict[str, int]) -> int:
+    if isinstance(dimension, int):
+        return dimension
+    symbol, _, divisor = dimension.partition("/")
+    return extents[symbol] // int(divisor or 1)

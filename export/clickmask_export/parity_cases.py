@@ -1,0 +1,180 @@
+"""What artefacts are compared on: images, clicks and previous masks that have hidden faults before.
+
+Noise alone shows none of them: a lost epsilon only breaks flat areas, a border fault only shows at corners, a
+fixed batch only with two images, an overflow only on saturated ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from clickmask.crop import Box, View
+from clickmask.encode import click_slots, image_tensor
+from clickmask.manifest import InputSpec
+from clickmask_export.errors import BuildError
+
+Array = NDArray[np.float32]
+_FLAT_COLOUR = (0.25, 0.5, 0.75)
+# What still differs between two sizes that both have been tried: extents, and what is resized to them.
+_BETWEEN = ("textured", "letterboxed", "photograph")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call: ``image`` (B, 3, S, S), ``clicks`` (B, M, 3), ``previous_mask`` (B, 1, S, S) or None, all
+    float32.
+    """
+
+    kind: str
+    label: str
+    image: Array
+    clicks: Array
+    previous_mask: Array | None
+
+
+def load_photo(path: Path | None) -> NDArray[np.uint8]:
+    """A photograph, (H, W, 3) uint8 RGB: ``path``, or scikit-image's astronaut.
+
+    Raises:
+        BuildError: it cannot be read, or there is none.
+    """
+    if path is None:
+        try:
+            from skimage import data
+        except ImportError:
+            raise BuildError(
+                "artefacts are compared on a photograph, and there is none without scikit-image: "
+                'pip install "clickmask[examples]", or name one with --parity-image'
+            ) from None
+        return np.asarray(data.astronaut())
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
+    if image is None:
+        raise BuildError(
+            f"expected a photograph at {path}, got {'no such file' if not path.is_file() else 'no image'}"
+        )
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def make_cases(spec: InputSpec, photo: NDArray[np.uint8]) -> Iterator[Case]:
+    """All cases of a bundle.
+
+    At the smallest size each kind of image is run alone and as a batch of two different ones, with every set
+    of clicks. Larger sizes cost more and differ in extents only: one image, with clicks inside and at the
+    corners and a previous mask; of every kind at the largest size, of three kinds at those between.
+    """
+    smallest, largest = spec.sizes[0], spec.sizes[-1]
+    for size in spec.sizes:
+        sets = _click_sets(size, spec.max_clicks)
+        runs: list[tuple[str, ...]] = [("mixed",)]
+        if size == smallest:
+            runs = [("several", "corners"), ("one",), ("none",), ("all slots", "one")]
+        for kind, image in _images(size, spec, photo).items():
+            if size in (smallest, largest) or kind in _BETWEEN:
+                for clicks in runs:
+                    yield _case(kind, image, clicks, sets, spec)
+
+
+def _case(
+    kind: str, image: Array, names: tuple[str, ...], sets: dict[str, list[tuple]], spec: InputSpec
+) -> Case:
+    """One call; a second image in the batch is the first upside down."""
+    size = image.shape[-1]
+    batch = np.stack([image, image[:, ::-1]][: len(names)])
+    slots = click_slots(max(len(sets[name]) for name in names), spec.max_clicks)
+    clicks = np.full((len(names), slots, 3), -1, np.float32)
+    for row, name in zip(clicks, names, strict=True):
+        row[: len(sets[name])] = np.reshape(sets[name], (-1, 3))
+    previous = None
+    if spec.previous_mask:
+        previous = np.zeros((len(names), 1, size, size), np.float32)
+        if len(names) > 1 or "mixed" in names:  # the other single images have none
+            previous[:] = _soft_disk(size)
+    label = f"{kind}, {size} px, clicks: {' / '.join(names)}"
+    return Case(kind, label, np.ascontiguousarray(batch), clicks, previous)
+
+
+def _images(size: int, spec: InputSpec, photo: NDArray[np.uint8]) -> dict[str, Array]:
+    """Kind of image to (3, S, S) float32 in [0, 1]."""
+    makers: dict[str, Callable[[], Array]] = {
+        "textured": lambda: _textured(size),
+        "flat": lambda: _filled(size, _FLAT_COLOUR),
+        "saturated": lambda: _saturated(size),
+        "letterboxed": lambda: _letterboxed(size, spec.pad),
+        "one-pixel object": lambda: _one_pixel(size),
+        "noise": lambda: np.random.default_rng(1).random((3, size, size), np.float32),
+        "photograph": lambda: _photograph(size, spec, photo),
+    }
+    return {kind: make() for kind, make in makers.items()}
+
+
+def _textured(size: int) -> Array:
+    """Smooth gradients with an object of another colour and 8-bit grain, as a photograph has."""
+    y, x = np.mgrid[:size, :size].astype(np.float32) / size
+    image = np.stack([0.3 + 0.4 * x, 0.6 - 0.3 * y, 0.4 + 0.2 * np.sin(20 * (x + y))])
+    image[:, (x - 0.5) ** 2 + (y - 0.5) ** 2 < 0.06] += np.float32([[0.25], [-0.2], [0.1]])
+    grain = np.random.default_rng(2).normal(0, 0.02, image.shape)
+    return (np.round(255 * np.clip(image + grain, 0, 1)) / 255).astype(np.float32)
+
+
+def _filled(size: int, colour: tuple[float, ...]) -> Array:
+    return np.broadcast_to(np.float32(colour).reshape(3, 1, 1), (3, size, size)).copy()
+
+
+def _saturated(size: int) -> Array:
+    """Black and white halves and a pure red square."""
+    image = _filled(size, (0, 0, 0))
+    image[:, :, size // 2 :] = 1
+    image[:, size // 4 : size // 2, size // 4 : size // 2] = np.float32([[[1]], [[0]], [[0]]])
+    return image
+
+
+def _letterboxed(size: int, pad: tuple[float, ...]) -> Array:
+    """A textured image twice as wide as high, at the top, and the bundle's padding below."""
+    image = _textured(size)
+    image[:, size // 2 :] = np.float32(pad).reshape(3, 1, 1)
+    return image
+
+
+def _one_pixel(size: int) -> Array:
+    image = _filled(size, (0.1, 0.4, 0.1))
+    image[:, size // 2, size // 2] = (0.9, 0.2, 0.8)
+    return image
+
+
+def _photograph(size: int, spec: InputSpec, photo: NDArray[np.uint8]) -> Array:
+    height, width = photo.shape[:2]
+    view = View(Box(0, 0, width, height), size, spec.fit, spec.coordinates)
+    return image_tensor(photo, view, spec.pad)[0]
+
+
+def _soft_disk(size: int) -> Array:
+    y, x = np.mgrid[:size, :size].astype(np.float32) - size / 2
+    return (1 / (1 + np.exp((np.hypot(x, y) - size / 5) / (size / 40)))).astype(np.float32)
+
+
+def _click_sets(size: int, most: int) -> dict[str, list[tuple]]:
+    """Named lists of (x, y, label) in network pixels."""
+    last = size - 0.51  # just inside the outermost pixel
+    places = np.random.default_rng(3).uniform(-0.5, last, (most, 2)).round(2).tolist()
+    several = [
+        (0.5 * size, 0.45 * size, 1),
+        (0.6 * size, 0.5 * size, 1),
+        (0.1 * size, 0.2 * size, 0),
+        (0.9 * size, 0.8 * size, 0),
+        (0.5 * size + 0.25, 0.6 * size, 1),
+    ]
+    corners = [(-0.5, -0.5, 1), (last, -0.5, 0), (-0.5, last, 0), (last, last, 1)]
+    return {
+        "one": [(size // 2, size // 2, 1)],
+        "several": several,
+        "none": [],
+        "corners": corners,
+        "mixed": several + corners,
+        "all slots": [(x, y, index % 2) for index, (x, y) in enumerate(places)],
+    }

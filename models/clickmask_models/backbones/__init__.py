@@ -1,0 +1,1 @@
+"""Image backbones, without classification heads."""

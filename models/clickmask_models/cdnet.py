@@ -1,0 +1,159 @@
+"""CDNet as published: clicks at the stem, DeepLabV3+, Feature Diffusion at ASPP's output.
+
+Since clicks enter at the stem, nothing can be kept from one click to the next: every click pays the whole
+network. ``encode_once.EncodeOnceCDNet`` is the form that does not. Pixel Diffusion follows the logits at
+inference (after flip averaging, if any) and is no part of ``forward``: see ``pixel_diffusion``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from clickmask_models.backbones import mobilenet_v2, resnet
+from clickmask_models.click_maps import ClickMapConfig, click_maps
+from clickmask_models.deeplab import ASPP, Decoder, SeparableHead, initialise, resize
+from clickmask_models.feature_diffusion import FeatureDiffusion, FeatureDiffusionConfig
+from clickmask_models.fusion import Conv1S, MapFusion
+from clickmask_models.outputs import Outputs
+from clickmask_models.pixel_diffusion import PixelDiffusionConfig
+
+_RESNETS: dict[str, resnet.Depth] = {"resnet18": 18, "resnet34": 34, "resnet50": 50, "resnet101": 101}
+_FDM_DISK = ClickMapConfig("disk", 24.0)
+
+
+@dataclass(frozen=True)
+class CDNetConfig:
+    """Architecture of a CDNet with clicks at the stem. The defaults are the paper's.
+
+    Attributes:
+        backbone: ``resnet18`` to ``resnet101`` at stride 8, or ``mobilenet_v2`` at stride 16 (not published).
+        stem: of a ResNet, ``v1b`` (7x7) or ``v1s`` (three 3x3, 128 channels).
+        channels: width of ASPP, FDM and the decoder.
+        rates: dilations of ASPP's 3x3 branches.
+        dropout: after ASPP.
+        align_corners: of every bilinear resize; the published networks align.
+        click_map: how clicks are drawn for the stem, in network-input pixels.
+        fusion: ``map_fusion`` makes three channels of image and maps (paper); ``conv1s`` adds features of
+            the maps to the stem's output (public code).
+        previous_mask: whether a previous mask enters beside the click maps (neither paper nor code).
+        feature_diffusion: FDM at ASPP's output; None for the baseline without it.
+        pixel_diffusion: PDM after the logits, at inference only; None for none.
+    """
+
+    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2"] = "resnet50"
+    stem: resnet.Stem = "v1s"
+    channels: int = 128
+    rates: tuple[int, ...] = (12, 24, 36)
+    dropout: float = 0.2
+    align_corners: bool = True
+    click_map: ClickMapConfig = field(default_factory=lambda: ClickMapConfig("gaussian", 10.0))
+    fusion: Literal["map_fusion", "conv1s"] = "map_fusion"
+    previous_mask: bool = False
+    feature_diffusion: FeatureDiffusionConfig | None = field(default_factory=FeatureDiffusionConfig)
+    pixel_diffusion: PixelDiffusionConfig | None = field(default_factory=PixelDiffusionConfig)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rates", tuple(self.rates))  # JSON gives a list
+        if self.backbone not in (*_RESNETS, "mobilenet_v2"):
+            raise ValueError(f"backbone must be mobilenet_v2 or {', '.join(_RESNETS)}, got {self.backbone!r}")
+        if self.fusion not in ("map_fusion", "conv1s"):
+            raise ValueError(f"fusion must be 'map_fusion' or 'conv1s', got {self.fusion!r}")
+        if self.channels < 2 or self.channels % 2:
+            raise ValueError(f"channels must be even (the head halves them), got {self.channels}")
+
+
+class CDNet(nn.Module):
+    """CDNet; any H and W with ResNets (feature sizes round up), multiples of 16 with MobileNetV2."""
+
+    _mean: Tensor
+    _std: Tensor
+
+    def __init__(self, config: CDNetConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or CDNetConfig()
+        self.takes_previous_mask = config.previous_mask
+        self.backbone: nn.Module
+        if config.backbone == "mobilenet_v2":
+            self.backbone = mobilenet_v2.MobileNetV2()
+            _, skip_channels, _, deep_channels = self.backbone.channels
+            stem_channels, self.stride = 32, 16
+            self.mean, self.std = mobilenet_v2.MEAN, mobilenet_v2.STD
+        else:
+            self.backbone = resnet.ResNet(_RESNETS[config.backbone], config.stem)
+            skip_channels, deep_channels = self.backbone.channels
+            stem_channels, self.stride = 64, 8
+            self.mean, self.std = resnet.MEAN, resnet.STD
+        map_channels = 3 if config.previous_mask else 2
+        self.fusion: nn.Module = MapFusion(map_channels)
+        if config.fusion == "conv1s":
+            self.fusion = Conv1S(map_channels, stem_channels)
+        self.aspp = ASPP(deep_channels, config.channels, config.rates, config.dropout)
+        if config.feature_diffusion is not None:
+            self.feature_diffusion = FeatureDiffusion(config.channels, config.feature_diffusion)
+        self.decoder = Decoder(config.channels, skip_channels, config.align_corners)
+        self.head = SeparableHead(config.channels)
+        for name, part in self.named_children():
+            if name != "backbone":
+                initialise(part)
+        self.register_buffer("_mean", torch.tensor(self.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("_std", torch.tensor(self.std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor, clicks: Tensor, previous_mask: Tensor | None = None) -> Tensor:
+        """Segments what the clicks say.
+
+        Args:
+            image: (B, 3, H, W) float RGB in [0, 1].
+            clicks: (B, M, 3) float (x, y, label) in pixels of the image.
+            previous_mask: (B, 1, H, W) probability, where the configuration asks for one.
+
+        Returns:
+            (B, 1, H, W) float32 logits, before Pixel Diffusion.
+        """
+        return self.forward_with_auxiliary(image, clicks, previous_mask).logits
+
+    def forward_with_auxiliary(
+        self, image: Tensor, clicks: Tensor, previous_mask: Tensor | None = None
+    ) -> Outputs:
+        """As ``forward``, with the logits (B, 1, h, w) that FDM's auxiliary loss supervises."""
+        size = image.shape[-2:]
+        early, deep = self._features(image, clicks, previous_mask)
+        x = self.aspp(deep)
+        auxiliary = None
+        if self.config.feature_diffusion is not None:
+            sources = self._sources(clicks, self.config.feature_diffusion, size, x.shape[-2:])
+            x, auxiliary = self.feature_diffusion(x, sources)
+        logits = self.head(self.decoder(x, early))
+        return Outputs(resize(logits.float(), size, self.config.align_corners), auxiliary)
+
+    def _features(self, image: Tensor, clicks: Tensor, previous_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Early (stride 4) and deep features of the backbone, clicks fused at its stem."""
+        height, width = image.shape[-2:]
+        maps = click_maps(clicks, height, width, self.config.click_map)
+        if self.config.previous_mask:
+            if previous_mask is None:
+                raise ValueError("this CDNet takes a previous mask (B, 1, H, W); zeros stand for none")
+            maps = torch.cat([previous_mask.float(), maps], dim=1)
+        x = (image - self._mean) / self._std
+        if self.config.fusion == "map_fusion":
+            features = self.backbone(self.fusion(x, maps))
+        else:
+            features = self.backbone(x, self.fusion(maps))
+        return (features.s4, features[-1])
+
+    def _sources(
+        self, clicks: Tensor, config: FeatureDiffusionConfig, size: tuple[int, ...], cells: tuple[int, ...]
+    ) -> Tensor:
+        """FDM's S from the clicks, (B, 2, h, w); ``size`` is the image's (H, W), ``cells`` (h, w)."""
+        if config.source_kind == "disk_24px":
+            maps = click_maps(clicks, size[0], size[1], _FDM_DISK)
+            return resize(maps, cells, self.config.align_corners)
+        if self.config.align_corners:
+            # Cell i of a ResNet looks at pixel stride * i, not at the middle of its stride pixels.
+            offset = (self.stride - 1) / 2
+            clicks = clicks.float() + torch.tensor([offset, offset, 0.0], device=clicks.device)
+        gaussian = ClickMapConfig("gaussian", config.source_size)
+        return click_maps(clicks, cells[0], cells[1], gaussian, self.stride)

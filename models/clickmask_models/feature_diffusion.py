@@ -1,0 +1,173 @@
+"""Feature Diffusion (FDM): clicked features spread to similar positions.
+
+CDNet, Eq. 1-4: with A = theta(X)^T phi(X) over the N = h*w positions, source weights S in [0, 1]
+from the clicks and destination weights D from an auxiliary segmentation head,
+
+    CA[i, j] = softmax_j(S[j] * A[i, j]) * D[i],     y = CA g(X)
+
+for foreground and background. S scales columns of A and D rows of the softmax, so
+
+    y = D * attention(Q = theta(X), K = S * phi(X), V = g(X), scale = 1)
+
+and the N x N matrix is never built. S multiplies logits, it does not mask: a position with S = 0 keeps
+the weight exp(0).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clickmask_models.layers import conv_norm_act
+
+Variant = Literal[
+    "auxiliary", "non_local", "source2full", "des2des", "source2des_unsupervised", "fdm", "v1", "v2", "v3"
+]
+VARIANTS: tuple[Variant, ...] = Variant.__args__  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class FeatureDiffusionConfig:
+    """Which rows of Table 5 (or versions of the public code) to compute.
+
+    Attributes:
+        variant: ``fdm`` is Eq. 4. ``auxiliary``, ``non_local``, ``source2full``, ``des2des`` and
+            ``source2des_unsupervised`` are the other rows of Table 5; ``v1``, ``v2``, ``v3`` the
+            public code's versions (v3: S + 1[D > 0.8], the one its checkpoints use).
+        inner_channels: width of theta, phi and g; None keeps the input's.
+        source_size: sigma (or radius) of a click in S, in cells of the feature map.
+        source_kind: shape of a click in S; ``disk_24px`` is the public code's map, a disk of radius
+            24 input pixels resized to the feature map.
+    """
+
+    variant: Variant = "fdm"
+    inner_channels: int | None = None
+    source_kind: Literal["gaussian", "disk_24px"] = "gaussian"
+    source_size: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.variant not in VARIANTS:
+            raise ValueError(f"FDM variant must be one of {', '.join(VARIANTS)}, got {self.variant!r}")
+        if self.source_kind not in ("gaussian", "disk_24px"):
+            raise ValueError(f"source_kind must be 'gaussian' or 'disk_24px', got {self.source_kind!r}")
+        if not self.source_size > 0:
+            raise ValueError(f"source_size must be positive, got {self.source_size}")
+        if self.inner_channels is not None and self.inner_channels < 1:
+            raise ValueError(f"inner_channels must be None or at least 1, got {self.inner_channels}")
+
+
+class FeatureDiffusionOutput(NamedTuple):
+    """``features`` (B, C, h, w); ``destination_logits`` (B, 1, h, w), the auxiliary head's, or None."""
+
+    features: Tensor
+    destination_logits: Tensor | None
+
+
+class FeatureDiffusion(nn.Module):
+    """FDM as a residual block: X + BN(z(foreground)) + BN(z(background)).
+
+    The paper prints the sum of the two products alone; the projections and the residual are the
+    public code's, without which deeper layers would lose X.
+    """
+
+    def __init__(self, channels: int, config: FeatureDiffusionConfig) -> None:
+        super().__init__()
+        self.config = config
+        inner = config.inner_channels or channels
+        if config.variant != "non_local":
+            self.destination_head = nn.Sequential(
+                nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
+                conv_norm_act(channels, channels, 1),
+                nn.Conv2d(channels, 1, 1),
+            )
+        if config.variant != "auxiliary":
+            self.theta = nn.Conv2d(channels, inner, 1, bias=False)
+            self.phi = nn.Conv2d(channels, inner, 1, bias=False)
+            self.g = nn.Conv2d(channels, inner, 1, bias=False)
+            branches = 1 if config.variant == "non_local" else 2
+            self.project = nn.ModuleList(
+                nn.Sequential(nn.Conv2d(inner, channels, 1, bias=False), nn.BatchNorm2d(channels))
+                for _ in range(branches)
+            )
+
+    def forward(self, x: Tensor, sources: Tensor) -> FeatureDiffusionOutput:
+        """Diffuses clicked features.
+
+        Args:
+            x: (B, C, h, w) features.
+            sources: (B, 2, h, w) float32 source weights S from the clicks, foreground first.
+        """
+        variant = self.config.variant
+        if variant == "non_local":
+            message = self._attend(x, [torch.ones_like(sources[:, :1])])[0]
+            return FeatureDiffusionOutput(x + self.project[0](message), None)
+
+        destination_logits = self.destination_head(x)
+        if variant == "auxiliary":
+            return FeatureDiffusionOutput(x, destination_logits)
+
+        destination = torch.sigmoid(destination_logits.float())
+        if variant != "source2des_unsupervised":
+            destination = destination.detach()
+        source_weights, row_weights = diffusion_weights(variant, sources.float(), destination)
+        out = x
+        messages = self._attend(x, source_weights)
+        for project, message, rows in zip(self.project, messages, row_weights, strict=True):
+            out = out + project(message * rows.to(message.dtype))
+        return FeatureDiffusionOutput(out, destination_logits)
+
+    def _attend(self, x: Tensor, source_weights: list[Tensor]) -> list[Tensor]:
+        """softmax_j(S[j] * A[i, j]) g, for each S; logits and softmax in float32.
+
+        A is not scaled by 1/sqrt(C): the paper's logits must be free to grow until a click outweighs
+        the N - 1 other positions. They leave half precision's range, so S scales K before the product
+        and the product itself is float32.
+        """
+        height, width = x.shape[-2:]
+        query = _tokens(self.theta(x)).float()
+        keys = self.phi(x).float()
+        values = _tokens(self.g(x)).float()
+        messages = []
+        with torch.autocast(x.device.type, enabled=False):
+            for weight in source_weights:
+                message = F.scaled_dot_product_attention(query, _tokens(keys * weight), values, scale=1.0)
+                message = message.squeeze(1).transpose(1, 2).unflatten(2, (height, width))
+                messages.append(message.to(x.dtype))
+        return messages
+
+
+def diffusion_weights(
+    variant: Variant, sources: Tensor, destination: Tensor
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Source weights S and destination weights D of both branches (Table 5; code v1-v3).
+
+    Args:
+        variant: any but ``auxiliary`` and ``non_local``.
+        sources: (B, 2, h, w) click weights.
+        destination: (B, 1, h, w) foreground probability; the background's is 1 - it (Eq. 3).
+    """
+    s = [sources[:, 0:1], sources[:, 1:2]]
+    d = [destination, 1.0 - destination]
+    if variant == "source2full":
+        return s, [torch.ones_like(d[0])] * 2
+    if variant == "des2des":
+        return d, d
+    if variant == "v1":
+        return [0.9 * w + 0.1 for w in s], [0.9 * w + 0.1 for w in d]
+    if variant == "v2":
+        return [s[0], 0.5 * s[1] + 0.5 * d[1]], d
+    if variant == "v3":
+        return [w + (p > 0.8).to(w.dtype) for w, p in zip(s, d, strict=True)], d
+    return s, d
+
+
+def _tokens(x: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, 1, N, C), contiguous: a strided view would take the N x N path of attention.
+
+    4-D, since the ONNX exporter rejects 3-D attention.
+    """
+    return x.flatten(2).transpose(1, 2).unsqueeze(1).contiguous()

@@ -1,0 +1,14 @@
+"""What a network returns in training."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Outputs(NamedTuple):
+    """``logits`` (B, 1, H, W); ``auxiliary`` (B, 1, h, w) logits of FDM's destination head, or None."""
+
+    logits: Tensor
+    auxiliary: Tensor | None

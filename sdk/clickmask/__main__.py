@@ -1,0 +1,8 @@
+"""``python -m clickmask`` is the ``clickmask`` command."""
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

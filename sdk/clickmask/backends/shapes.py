@@ -1,0 +1,44 @@
+"""Arrays against the manifest's tensor specifications: symbols B, M and S are bound as they are met."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..errors import InvalidInputError
+from ..manifest import InputSpec, TensorSpec
+
+
+def checked_input(spec: TensorSpec, array: np.ndarray, dims: dict[str, int], limits: InputSpec) -> np.ndarray:
+    """A caller's array, C-contiguous, when it is what the manifest says; binds its symbols in ``dims``.
+
+    Raises:
+        InvalidInputError: Not an array, or of another shape or dtype, or larger than the manifest allows.
+    """
+    if not isinstance(array, np.ndarray):
+        raise InvalidInputError(f"{spec.name}: expected a NumPy array, got {type(array).__name__}.")
+    if problem := mismatch(spec, array, dims):
+        raise InvalidInputError(problem)
+    if dims["S"] not in limits.sizes or dims["B"] < 1 or not 1 <= dims.get("M", 1) <= limits.max_clicks:
+        wanted = f"S in {list(limits.sizes)}, B >= 1, 1 <= M <= {limits.max_clicks}"
+        raise InvalidInputError(f"{spec.name}: expected {wanted}, got shape {list(array.shape)}.")
+    return np.ascontiguousarray(array)
+
+
+def mismatch(spec: TensorSpec, array: Any, dims: dict[str, int]) -> str | None:
+    """What is wrong with an array, if anything; symbols met for the first time are bound in ``dims``."""
+    shape, dtype = tuple(int(n) for n in array.shape), str(array.dtype).removeprefix("torch.")
+    expected = [_dimension(want, got, dims) for want, got in zip(spec.shape, shape, strict=False)]
+    if dtype == spec.dtype and len(shape) == len(spec.shape) and list(shape) == expected:
+        return None
+    known = ", ".join(f"{symbol} = {n}" for symbol, n in sorted(dims.items()))
+    wanted = f"{spec.dtype} {list(spec.shape)}" + (f" with {known}" if known else "")
+    return f"{spec.name}: expected {wanted}, got {dtype} {list(shape)}."
+
+
+def _dimension(want: int | str, got: int, dims: dict[str, int]) -> int:
+    if isinstance(want, int):
+        return want
+    symbol, _, divisor = want.partition("/")
+    return dims[symbol] // int(divisor) if divisor else dims.setdefault(symbol, got)

@@ -1,0 +1,132 @@
+"""TorchScript: how an application that already carries torch gets FP16 on CUDA without TensorRT.
+
+The one file of the run time that touches torch, and only inside functions. A TorchScript archive is a
+program: open only bundles whose maker is trusted (docs/bundle.md).
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from ..bundle import Bundle
+from ..errors import BackendError, BackendUnavailableError
+from ..manifest import Artefact, Manifest
+from . import host
+from .base import Backend
+
+
+class TorchScriptBackend(Backend):
+    """TorchScript graphs on torch; ``open`` makes one."""
+
+    def __init__(self, manifest: Manifest, modules: dict[str, Any], device: str, reason: str) -> None:
+        """Take over one loaded module for each graph; applications call ``open``."""
+        super().__init__("torchscript", device, reason, manifest)
+        self._modules = modules
+
+    @classmethod
+    def open(
+        cls,
+        bundle: Bundle,
+        artefact: Artefact,
+        device: str = "cpu",
+        threads: int | None = None,
+        reason: str = "asked for",
+    ) -> TorchScriptBackend:
+        """Load an artefact.
+
+        Args:
+            bundle: A checked bundle.
+            artefact: One of its "torchscript" artefacts; fp16 ones need CUDA.
+            device: "cpu", "cuda" or "cuda:N".
+            threads: CPU threads. torch has one setting per process, which this changes; None leaves it.
+            reason: Kept for the reader.
+
+        Raises:
+            BackendUnavailableError: torch or the device cannot be used; the message has the command to run.
+            BackendError: torch refuses a graph.
+        """
+        if artefact.precision == "fp16" and device == "cpu":
+            raise BackendUnavailableError(
+                "expected CUDA for an fp16 TorchScript artefact, got device 'cpu'; use device='cuda', or "
+                "add an fp32 "
+                "artefact to the bundle."
+            )
+        torch = _import_torch(device)
+        if threads is not None:
+            torch.set_num_threads(threads)
+        modules: dict[str, Any] = {}
+        for graph in bundle.manifest.graphs:
+            path = bundle.file(artefact, graph)
+            try:
+                with warnings.catch_warnings():  # torch deprecates TorchScript as a whole; known and accepted
+                    warnings.simplefilter("ignore", DeprecationWarning)
+                    modules[graph] = torch.jit.load(str(path), map_location=device).eval()
+            except Exception as exc:
+                raise BackendError(f"torch {torch.__version__} does not load {path.name!r}: {exc}") from exc
+        return cls(bundle.manifest, modules, device, reason)
+
+    def close(self) -> None:
+        """Drop the modules; see :meth:`Backend.close`."""
+        super().close()
+        self._modules = {}
+
+    def _upload(self, array: np.ndarray) -> Any:
+        import torch
+
+        # torch warns of read-only memory, which it could write to; a copy is safe, and rare.
+        return torch.from_numpy(array if array.flags.writeable else array.copy()).to(self.device)
+
+    def _download(self, array: Any) -> Any:
+        return array.cpu().numpy()
+
+    def _run(self, graph: str, feeds: dict[str, Any]) -> dict[str, Any]:
+        import torch
+
+        spec = self.manifest.graphs[graph]
+        arguments = [feeds[tensor.name] for tensor in spec.inputs]  # positional, in the manifest's order
+        with torch.inference_mode():
+            tensors = [self._upload(a) if isinstance(a, np.ndarray) else a for a in arguments]
+            outputs = self._modules[graph](*tensors)
+        if isinstance(outputs, torch.Tensor):
+            outputs = (outputs,)
+        names = [tensor.name for tensor in spec.outputs]
+        if len(outputs) != len(names):
+            raise BackendError(
+                f"graph {graph!r}: expected the outputs {names}, got {len(outputs)} tensor(s)."
+            )
+        return dict(zip(names, outputs, strict=True))
+
+
+def _import_torch(device: str) -> Any:
+    """The torch module, when it can serve the device."""
+    try:
+        import torch
+    except ModuleNotFoundError as exc:
+        raise BackendUnavailableError(
+            'expected torch, got no module of that name; run: pip install "clickmask[torchscript]"'
+        ) from exc
+    except (ImportError, OSError) as exc:
+        raise BackendUnavailableError(
+            f"expected torch to import, got: {exc}; run: pip install --force-reinstall "
+            '"clickmask[torchscript]"'
+        ) from exc
+    if not hasattr(torch, "jit"):
+        raise BackendUnavailableError(
+            f"expected torch, got a module without jit from {host.location(torch)}: half an installation, or "
+            "another folder of that name; rename that folder or run: pip install --force-reinstall "
+            '"clickmask[torchscript]"'
+        )
+    kind, index = host.split_device(device)
+    if kind == "cpu":
+        return torch
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if index >= count:
+        raise BackendUnavailableError(
+            f"expected torch with {device}, got torch {torch.__version__} with {count} CUDA device(s); "
+            "check nvidia-smi, "
+            "then install a torch build with CUDA"
+        )
+    return torch

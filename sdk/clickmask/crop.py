@@ -1,0 +1,313 @@
+"""Crops: where the network looks, and the one transform between image and network coordinates.
+
+`next_box` decides the part of the image that the network sees (f-BRS zoom-in, the papers' crop);
+`View` is that box at a network input size, and maps clicks and pixels both ways.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from .clicks import Click
+from .errors import InvalidInputError
+
+CropKind = Literal["paper", "fbrs", "none"]
+Fit = Literal["letterbox", "squash"]
+Coordinates = Literal["half_pixel", "public"]
+
+_MOST = 1_000_000  # beyond any image's side or number of clicks
+
+
+@dataclass(frozen=True)
+class Box:
+    """A half-open rectangle of whole pixels: columns x0 .. x1 - 1, rows y0 .. y1 - 1.
+
+    Raises:
+        InvalidInputError: the box is empty or inverted.
+    """
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+    def __post_init__(self) -> None:
+        if not (self.x0 < self.x1 and self.y0 < self.y1):
+            raise InvalidInputError(f"a box must have x0 < x1 and y0 < y1, but got {self}")
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return self.x1 - self.x0
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return self.y1 - self.y0
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """(rows, columns), to index an array of shape (H, W, ...)."""
+        return slice(self.y0, self.y1), slice(self.x0, self.x1)
+
+    def holds(self, click: Click) -> bool:
+        """Whether the pixel of a click lies in the box."""
+        column, row = click.pixel
+        return self.x0 <= column < self.x1 and self.y0 <= row < self.y1
+
+
+@dataclass(frozen=True)
+class CropPolicy:
+    """When the network looks at a crop rather than the whole image, and at which.
+
+    Attributes:
+        kind: "paper" makes a new crop at each click, "fbrs" keeps the crop while it is good enough,
+            "none" always takes the whole image.
+        start_click: the first click (counted from 1) that may see a crop.
+        expansion: factor on width and height of the box around the object, >= 1 (1.4 adds 40 %).
+        min_size: least side of a crop in pixels.
+        min_fraction: least side of a crop as a fraction of the image's short side, in [0, 1].
+        hysteresis_iou: "fbrs" moves the crop when the product of the IoUs of its rows and of its columns
+            with those of the new box falls below this, in [0, 1].
+
+    Raises:
+        InvalidInputError: an unknown kind or a number out of range.
+    """
+
+    kind: CropKind
+    start_click: int = 2
+    expansion: float = 1.4
+    min_size: int = 200
+    min_fraction: float = 0.0
+    hysteresis_iou: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(CropKind):
+            raise InvalidInputError(f"crop kind must be one of {get_args(CropKind)}, but got {self.kind!r}")
+        for name, low, high, whole in (
+            ("start_click", 1, _MOST, True),
+            ("expansion", 1.0, _MOST, False),
+            ("min_size", 1, _MOST, True),
+            ("min_fraction", 0.0, 1.0, False),
+            ("hysteresis_iou", 0.0, 1.0, False),
+        ):
+            value = _number(f"crop {name}", getattr(self, name), low, high, whole)
+            object.__setattr__(self, name, value)
+
+    def wants_crop(self, count: int) -> bool:
+        """Whether the click that makes `count` of them may see less than the whole image."""
+        return self.kind != "none" and count >= self.start_click
+
+    @staticmethod
+    def named(name: str) -> CropPolicy:
+        """The policy of that name with the numbers of its source.
+
+        Args:
+            name: "paper": from the third click, +40 %, a new crop each click; "fbrs": from the second
+                click, +40 %, hysteresis 0.5; "none": the whole image. The least side is 200 px (f-BRS).
+
+        Raises:
+            InvalidInputError: another name.
+        """
+        if name == "paper":
+            return CropPolicy("paper", start_click=3)
+        if name == "fbrs":
+            return CropPolicy("fbrs", start_click=2)
+        if name == "none":
+            return CropPolicy("none")
+        raise InvalidInputError(f"crop_policy must be one of {get_args(CropKind)}, but got {name!r}")
+
+
+def _number(name: str, value: Any, low: float, high: float, whole: bool) -> float:
+    """A number of any type as a plain int or float, which JSON can hold."""
+    kind = numbers.Integral if whole else numbers.Real
+    plain: Any = value
+    if isinstance(value, kind) and not isinstance(value, bool) and low <= plain <= high:
+        return int(plain) if whole else float(plain)
+    wanted = "a whole number" if whole else "a number"
+    raise InvalidInputError(f"{name} must be {wanted} in [{low:g}, {high:g}], but got {value!r}")
+
+
+def next_box(
+    policy: CropPolicy,
+    image_size: tuple[int, int],
+    clicks: Sequence[Click],
+    mask_bbox: Box | None,
+    previous: Box | None,
+) -> Box:
+    """The part of the image that the network sees for the newest click.
+
+    The box around the current mask and all positive clicks is widened by `expansion` about its centre, rows
+    and columns apart, given at least the minimum side, and cut at the image's edges; a box that the cut makes
+    smaller than the minimum is moved inside instead. Before `start_click`, and while the mask is empty, it is
+    the whole image. "fbrs" keeps `previous` unless a positive click lies outside it or it fits the new box
+    badly. Negative clicks do not move the crop.
+
+    Args:
+        policy: the rules.
+        image_size: (width, height) in pixels.
+        clicks: all clicks, the newest last.
+        mask_bbox: tight box of the mask before this click, None where that is empty.
+        previous: the box of the click before, None for the first.
+
+    Returns:
+        A box inside the image that holds every positive click.
+    """
+    width, height = image_size
+    whole = Box(0, 0, width, height)
+    if not policy.wants_crop(len(clicks)) or mask_bbox is None:
+        return whole
+    positive = [click for click in clicks if click.positive]
+    box = _object_box(policy, image_size, positive, mask_bbox)
+    # a box from before start_click is the whole image because no crop was wanted: it binds nobody
+    if policy.kind == "fbrs" and previous is not None and policy.wants_crop(len(clicks) - 1):
+        fits = _overlap_of_sides(box, previous) >= policy.hysteresis_iou
+        if fits and all(previous.holds(click) for click in positive):
+            return previous
+    return box
+
+
+def _object_box(policy: CropPolicy, image_size: tuple[int, int], positive: list[Click], bbox: Box) -> Box:
+    width, height = image_size
+    columns = [click.pixel[0] for click in positive]
+    rows = [click.pixel[1] for click in positive]
+    side = math.ceil(max(policy.min_size, policy.min_fraction * min(width, height)))
+    left, right = min([bbox.x0, *columns]), max([bbox.x1, *(column + 1 for column in columns)])
+    top, bottom = min([bbox.y0, *rows]), max([bbox.y1, *(row + 1 for row in rows)])
+    x0, x1 = _expand(left, right, policy.expansion, side, width)
+    y0, y1 = _expand(top, bottom, policy.expansion, side, height)
+    return Box(x0, y0, x1, y1)
+
+
+def _expand(low: int, high: int, factor: float, side: int, limit: int) -> tuple[int, int]:
+    """Widen [low, high) by `factor`, to at least `side`, inside [0, limit)."""
+    side = min(side, limit)
+    centre, length = (low + high) / 2, max(factor * (high - low), side)
+    low = max(0, math.floor(centre - length / 2))
+    high = min(limit, math.ceil(centre + length / 2))
+    if high - low < side:  # the image's edge cut it below the minimum: move it inside
+        low, high = (low, low + side) if low == 0 else (high - side, high)
+    return low, high
+
+
+def _overlap_of_sides(a: Box, b: Box) -> float:
+    """Product of the one-dimensional IoUs of columns and rows (f-BRS), not the area IoU."""
+    columns = _interval_iou(a.x0, a.x1, b.x0, b.x1)
+    return columns * _interval_iou(a.y0, a.y1, b.y0, b.y1)
+
+
+def _interval_iou(a0: int, a1: int, b0: int, b1: int) -> float:
+    shared = max(0, min(a1, b1) - max(a0, b0))
+    return shared / (a1 - a0 + b1 - b0 - shared)
+
+
+def choose_size(box: Box, sizes: Sequence[int]) -> int:
+    """The network input size nearest to a crop's native long side; of two equally near, the smaller."""
+    long_side = max(box.width, box.height)
+    return min(sizes, key=lambda size: (abs(size - long_side), size))
+
+
+@dataclass(frozen=True)
+class View:
+    """A box of the image at a network input size: the only transform between the two frames.
+
+    The network input is always size x size. Under "letterbox" the box keeps its aspect, its long side becomes
+    `size`, it sits at the top left and the rest is padding; under "squash" it fills the square.
+
+    Attributes:
+        box: the part of the image.
+        size: side of the network input in pixels.
+        fit: "letterbox" or "squash".
+        coordinates: "half_pixel", the exact mapping of pixel centres, or "public", the mapping of the
+            published code (images by aligned corners, clicks by plain scaling); see docs/coordinates.md.
+    """
+
+    box: Box
+    size: int
+    fit: Fit = "letterbox"
+    coordinates: Coordinates = "half_pixel"
+
+    @property
+    def valid_size(self) -> tuple[int, int]:
+        """(w', h'): the part of the network input that shows the image; the rest is padding."""
+        if self.fit == "squash":
+            return self.size, self.size
+        long_side = max(self.box.width, self.box.height)
+        return self._side(self.box.width, long_side), self._side(self.box.height, long_side)
+
+    def _side(self, side: int, long_side: int) -> int:
+        return max(1, (2 * side * self.size + long_side) // (2 * long_side))  # rounds half up, exactly
+
+    def to_network(self, x: float, y: float) -> tuple[float, float]:
+        """Where a click lies in the network input.
+
+        Args:
+            x: column in image pixels, centres at integers; a point off the box lands off the valid part.
+            y: row, likewise.
+
+        Returns:
+            (x', y') in network pixels, centres at integers.
+        """
+        (sx, sy), c = self._click_scale, self._centre
+        return (x - self.box.x0 + c) * sx - c, (y - self.box.y0 + c) * sy - c
+
+    def to_image(self, x: float, y: float) -> tuple[float, float]:
+        """The inverse of `to_network`: network pixels to image pixels."""
+        (sx, sy), c = self._click_scale, self._centre
+        return (x + c) / sx - c + self.box.x0, (y + c) / sy - c + self.box.y0
+
+    def sampling(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Where the network input samples the image: per axis (step, start), columns first.
+
+        Network pixel i shows the image at `start + step * i` (image pixels, centres at integers). With
+        "half_pixel" this is `to_image`; with "public" it is the aligned-corner grid, which is *not* where
+        that option puts clicks.
+        """
+        (w, h), (vw, vh) = (self.box.width, self.box.height), self.valid_size
+        if self.coordinates == "public":
+            return (
+                ((w - 1) / (vw - 1) if vw > 1 else 0.0, float(self.box.x0)),
+                ((h - 1) / (vh - 1) if vh > 1 else 0.0, float(self.box.y0)),
+            )
+        return (w / vw, self.box.x0 + 0.5 * w / vw - 0.5), (h / vh, self.box.y0 + 0.5 * h / vh - 0.5)
+
+    @property
+    def _click_scale(self) -> tuple[float, float]:
+        width, height = self.valid_size
+        return width / self.box.width, height / self.box.height
+
+    @property
+    def _centre(self) -> float:
+        return 0.0 if self.coordinates == "public" else 0.5
+
+
+def resolve_policy(wanted: str | CropPolicy | None, own: CropPolicy) -> CropPolicy:
+    """A session's crop policy: the one wanted, by name or value, or the bundle's own."""
+    if wanted is None or isinstance(wanted, CropPolicy):
+        return wanted or own
+    if isinstance(wanted, str):
+        return CropPolicy.named(wanted)
+    raise InvalidInputError(f"crop_policy must be a name or a CropPolicy, but got {type(wanted).__name__}")
+
+
+def resolve_size(wanted: int | None, sizes: Sequence[int]) -> int | None:
+    """A session's fixed input size: one of the bundle's, or None to choose by crop."""
+    if wanted is None:
+        return None
+    whole = isinstance(wanted, numbers.Integral) and not isinstance(wanted, bool)
+    if not whole or wanted not in sizes:
+        raise InvalidInputError(
+            f"size must be None or one of the bundle's {tuple(sizes)}, but got {wanted!r}"
+        )
+    return int(wanted)
+
+
+def resolve_coordinates(wanted: Coordinates | None, own: Coordinates) -> Coordinates:
+    """A session's coordinate option: the one wanted, or the bundle's own."""
+    if wanted is not None and wanted not in get_args(Coordinates):
+        raise InvalidInputError(f"coordinates must be one of {get_args(Coordinates)}, but got {wanted!r}")
+    return wanted or own

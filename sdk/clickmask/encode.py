@@ -1,0 +1,253 @@
+"""Between image and network: what goes in (pixels, clicks, previous mask) and what comes back (logits).
+
+Everything here is a pure function of arrays and a `View`, used alike at training, export and run time.
+docs/coordinates.md explains the two coordinate options with numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .clicks import Click
+from .crop import View
+from .errors import InvalidInputError
+
+FloatArray = NDArray[np.float32]
+
+_BAND_PIXELS = 1 << 20  # the full-size logits never exist at once: masks are painted in bands of this many
+
+
+def image_tensor(image: NDArray[np.uint8], view: View, pad: Sequence[float]) -> FloatArray:
+    """The network's image: the view's box, resized and padded.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        view: what to show and how.
+        pad: RGB of the padding, each in [0, 1].
+
+    Returns:
+        (1, 3, S, S) float32 RGB in [0, 1], C-contiguous.
+    """
+    width, height = view.valid_size
+    out = np.empty((1, 3, view.size, view.size), np.float32)
+    out[0] = np.asarray(pad, np.float32).reshape(3, 1, 1)
+    out[0, :, :height, :width] = resize_to_view(image[view.box.slices], view).transpose(2, 0, 1)
+    return out
+
+
+def slot_counts(max_clicks: int) -> tuple[int, ...]:
+    """All that `click_slots` may give, ascending: 4, 8, 16, 32 ... below `max_clicks`, and that itself."""
+    counts, slots = [], 4
+    while slots < max_clicks:
+        counts.append(slots)
+        slots *= 2
+    return (*counts, max_clicks)
+
+
+def click_slots(count: int, max_clicks: int) -> int:
+    """Rows of the click tensor: the smallest of `slot_counts` that holds `count`.
+
+    A few fixed sizes, so that a runtime meets few shapes.
+
+    Raises:
+        InvalidInputError: more clicks than the network takes.
+    """
+    if count > max_clicks:
+        raise InvalidInputError(f"this bundle takes at most {max_clicks} clicks, but got {count}")
+    return next(slots for slots in slot_counts(max_clicks) if slots >= count)
+
+
+def clicks_tensor(clicks: Sequence[Click], view: View, slots: int) -> FloatArray:
+    """The network's clicks.
+
+    Args:
+        clicks: in image pixels, in order. One outside the view's box keeps its (outside) network position:
+            the disk drawn around it may still reach in.
+        view: the transform that the image went through.
+        slots: rows M of the result; see `click_slots`.
+
+    Returns:
+        (1, M, 3) float32 rows (x', y', label) in network pixels; label 1 positive, 0 negative; unused rows
+        are (-1, -1, -1).
+
+    Raises:
+        InvalidInputError: more clicks than slots.
+    """
+    if len(clicks) > slots:
+        raise InvalidInputError(f"expected at most {slots} clicks for {slots} slots, but got {len(clicks)}")
+    out = np.full((1, slots, 3), -1.0, np.float32)
+    for row, click in enumerate(clicks):
+        out[0, row] = (*view.to_network(click.x, click.y), float(click.positive))
+    return out
+
+
+def previous_tensor(probability: FloatArray | None, view: View) -> FloatArray:
+    """The network's previous mask.
+
+    Args:
+        probability: (h', w') float32 in [0, 1] on the view's valid part; None for no mask yet.
+        view: the view it is on.
+
+    Returns:
+        (1, 1, S, S) float32 in [0, 1], C-contiguous, zero where there is padding.
+    """
+    out = np.zeros((1, 1, view.size, view.size), np.float32)
+    if probability is not None:
+        height, width = probability.shape
+        out[0, 0, :height, :width] = probability
+    return out
+
+
+def resize_to_view(pixels: NDArray[np.uint8], view: View) -> FloatArray:
+    """Resize the pixels of a view's box to its valid part.
+
+    "half_pixel": mean over areas along an axis that shrinks, bilinear along one that grows.
+    "public": bilinear with aligned corners, whichever way.
+
+    Args:
+        pixels: (h, w) or (h, w, C) uint8, the box's part of an image.
+        view: the view.
+
+    Returns:
+        (h', w') or (h', w', C) float32 in [0, 1].
+    """
+    (height, width), (new_width, new_height) = pixels.shape[:2], view.valid_size
+    if view.coordinates == "public":
+        rows, columns = _corner_positions(height, new_height), _corner_positions(width, new_width)
+        return _lerp(_lerp(pixels, rows, axis=0), columns, axis=1) / np.float32(255)
+    small = (min(width, new_width), min(height, new_height))
+    if small != (width, height):
+        pixels = _resize(pixels, small, cv2.INTER_AREA)
+    values: FloatArray = np.multiply(pixels, np.float32(1 / 255), dtype=np.float32)
+    if small != (new_width, new_height):
+        values = _resize(values, (new_width, new_height), cv2.INTER_LINEAR)
+    return values
+
+
+def mask_probability(mask: NDArray[np.bool_], view: View) -> FloatArray:
+    """A mask of the whole image, (H, W) bool, as (h', w') float32 in [0, 1] on a view's valid part."""
+    return resize_to_view(mask[view.box.slices].astype(np.uint8) * np.uint8(255), view)
+
+
+def sigmoid(logits: FloatArray) -> FloatArray:
+    """Probability in [0, 1] of float32 logits of any size and shape; never overflows."""
+    half = np.float32(0.5)
+    result: FloatArray = half + half * np.tanh(half * logits)
+    return result
+
+
+def logit(probability: float) -> float:
+    """The logit of a probability in (0, 1)."""
+    return math.log(probability) - math.log1p(-probability)
+
+
+def resample_probability(probability: FloatArray, old: View, new: View) -> FloatArray:
+    """Bring a mask from one view to another, straight from grid to grid.
+
+    The same as pasting it into the image and cropping again, but for the interpolation error of that detour,
+    and at the cost of the network's pixels rather than the image's.
+
+    Args:
+        probability: (h', w') float32 in [0, 1] on the old view's valid part.
+        old: the view it is on.
+        new: the view wanted.
+
+    Returns:
+        float32 in [0, 1] on the new view's valid part; 0 outside the old box.
+    """
+    matrix, inside = np.zeros((2, 3)), []
+    height, width = probability.shape
+    small = [width, height]
+    for axis, count in enumerate((width, height)):
+        (old_step, old_start), (step, start) = old.sampling()[axis], new.sampling()[axis]
+        inverse = 1 / old_step if old_step else 0.0
+        ratio, shift = step * inverse, (start - old_start) * inverse
+        if ratio > 1:  # old pixels per new one: average them first, as the image's pixels are
+            small[axis] = max(1, round(count / ratio))
+            ratio, shift = ratio * small[axis] / count, (shift + 0.5) * small[axis] / count - 0.5
+        matrix[axis, axis], matrix[axis, 2] = ratio, shift
+        low, high = ((old.box.x0, old.box.x1), (old.box.y0, old.box.y1))[axis]
+        position = start + step * np.arange(new.valid_size[axis])  # of the new pixels in the image
+        inside.append((position >= low - 0.5) & (position < high - 0.5))
+    if small != [width, height]:
+        probability = _resize(probability, (small[0], small[1]), cv2.INTER_AREA)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    warped = cv2.warpAffine(probability, matrix, new.valid_size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return np.multiply(warped, inside[1][:, None] & inside[0], dtype=np.float32)
+
+
+def paste_mask(
+    logits: FloatArray, view: View, image_size: tuple[int, int], threshold: float
+) -> NDArray[np.bool_]:
+    """The mask of the whole image; background outside the view's box.
+
+    Args:
+        logits: (h', w') float32, the valid part of the network's output; resized bilinearly to the box.
+        view: the view they are on.
+        image_size: (width, height) in pixels.
+        threshold: in (0, 1); a pixel is object where its logit is above this one's.
+
+    Returns:
+        (H, W) bool.
+    """
+    out = np.zeros((image_size[1], image_size[0]), np.bool_)
+    limit = np.float32(logit(threshold))
+    for rows, values in _bands(logits, view):
+        np.greater(values, limit, out=out[rows, view.box.slices[1]])
+    return out
+
+
+def paste_probability(logits: FloatArray, view: View, image_size: tuple[int, int]) -> FloatArray:
+    """Probability of object, (H, W) float32 in [0, 1], for `paste_mask`'s arguments; 0 outside the box."""
+    out = np.zeros((image_size[1], image_size[0]), np.float32)
+    for rows, values in _bands(logits, view):
+        out[rows, view.box.slices[1]] = sigmoid(values)
+    return out
+
+
+def _bands(logits: FloatArray, view: View) -> Iterator[tuple[slice, FloatArray]]:
+    """Bands of image rows of the box with their logits."""
+    box = view.box
+    step = max(1, _BAND_PIXELS // box.width)
+    for first in range(0, box.height, step):
+        last = min(first + step, box.height)
+        yield slice(box.y0 + first, box.y0 + last), _paste_rows(logits, view, first, last)
+
+
+def _paste_rows(logits: FloatArray, view: View, first: int, last: int) -> FloatArray:
+    """(last - first, w) logits of some rows of the box."""
+    (height, width), box = logits.shape, view.box
+    if view.coordinates == "public":
+        tall = _lerp(logits, _corner_positions(height, box.height)[first:last], axis=0)
+        return _lerp(tall, _corner_positions(width, box.width), axis=1)
+    rows = (np.arange(first, last) + 0.5) * (height / box.height) - 0.5
+    return _resize(_lerp(logits, rows, axis=0), (box.width, last - first), cv2.INTER_LINEAR)
+
+
+def _corner_positions(count: int, new_count: int) -> NDArray[np.float64]:
+    """Where `new_count` samples of an axis of `count` lie when first and last are kept (align_corners)."""
+    step = (count - 1) / (new_count - 1) if new_count > 1 else 0.0
+    return np.arange(new_count, dtype=np.float64) * step
+
+
+def _lerp(values: NDArray[Any], positions: NDArray[np.float64], axis: int) -> FloatArray:
+    """Linear interpolation along an axis at fractional indices; the ends extend outwards."""
+    low = np.clip(np.floor(positions).astype(np.int64), 0, values.shape[axis] - 1)
+    high = np.minimum(low + 1, values.shape[axis] - 1)
+    shape = [1] * values.ndim
+    shape[axis] = -1
+    weight = np.clip(positions - low, 0.0, 1.0).astype(np.float32).reshape(shape)
+    below = values.take(low, axis).astype(np.float32, copy=False)
+    above = values.take(high, axis).astype(np.float32, copy=False)
+    result: FloatArray = below + weight * (above - below)
+    return result
+
+
+def _resize(values: NDArray[Any], size: tuple[int, int], interpolation: int) -> NDArray[Any]:
+    return np.asarray(cv2.resize(values, size, interpolation=interpolation))

@@ -1,0 +1,1 @@
+"""Evaluation by the robot annotator, through the public Session API only."""

@@ -1,0 +1,56 @@
+"""The robot annotator: the field's standard way to click without a person.
+
+Each click goes to the centre of the largest error, as in the public evaluation code of f-BRS and RITM:
+the pixel farthest from the border of the false-negative or false-positive region, whichever is deeper.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from clickmask.clicks import Click
+
+
+def depth(region: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Exact L2 distance of each pixel of a region to its outside; the image border counts as outside.
+
+    Args:
+        region: (H, W) bool.
+
+    Returns:
+        (H, W) float32 in pixels, 0 outside the region.
+    """
+    padded = np.pad(region, 1).astype(np.uint8)
+    distance = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.asarray(distance[1:-1, 1:-1], dtype=np.float32)
+
+
+def next_click(
+    prediction: NDArray[np.bool_],
+    truth: NDArray[np.bool_],
+    ignored: NDArray[np.bool_],
+    clicked: NDArray[np.bool_],
+) -> Click | None:
+    """The robot's next click, one whole pixel; ties go to a negative click and to raster order.
+
+    Args:
+        prediction: (H, W) bool, the current mask (all False before the first click).
+        truth: (H, W) bool, the object.
+        ignored: (H, W) bool, pixels without ground truth; never clicked, never an error.
+        clicked: (H, W) bool, pixels already clicked; never clicked again.
+
+    Returns:
+        The click, or None where no unclicked wrong pixel is left.
+    """
+    missed = depth(truth & ~prediction & ~ignored)
+    surplus = depth(prediction & ~truth & ~ignored)
+    missed[clicked] = 0
+    surplus[clicked] = 0
+    positive = bool(missed.max() > surplus.max())
+    errors = missed if positive else surplus
+    row, column = np.unravel_index(int(errors.argmax()), errors.shape)
+    if errors[row, column] == 0:
+        return None
+    return Click(float(column), float(row), positive)

@@ -1,0 +1,224 @@
+"""Reading the manifest: each function turns one object of docs/bundle.md into its value, or refuses it."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import re
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any, get_args
+
+from .crop import Coordinates, CropKind, CropPolicy, Fit
+from .errors import BundleError, InvalidInputError
+from .manifest import (
+    SCHEMA,
+    Artefact,
+    ArtefactFile,
+    BackendName,
+    ClickMaps,
+    Device,
+    GraphSpec,
+    InputSpec,
+    Manifest,
+    Parity,
+    PixelDiffusionSpec,
+    Precision,
+    Scalar,
+    Source,
+)
+from .manifest_graphs import read_graphs
+from .strict_json import Node, parse
+
+MANIFEST_NAME = "manifest.json"
+MAX_MANIFEST_BYTES = 1 << 20
+MAX_ARTEFACT_BYTES = 4 << 30
+MAX_ARTEFACTS = 64
+MAX_CLICKS = 1024
+MIN_SIZE, MAX_SIZE, SIZE_STEP = 64, 2048, 32
+
+# A white list, so that a name means the same file on every system: no separators, drives, streams or hidden
+# files.
+_FILE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._+-]{0,253}[A-Za-z0-9])?")
+_KEYS = tuple(f.name for f in dataclasses.fields(Manifest))
+
+
+def read_manifest(data: bytes, name: str) -> Manifest:
+    """Read and check a manifest from UTF-8 text; see :meth:`Manifest.from_json`."""
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise BundleError(f"{name}: expected at most {MAX_MANIFEST_BYTES} bytes, got {len(data)}.")
+    return _manifest(parse(data, name))
+
+
+def read_document(document: Any, name: str) -> Manifest:
+    """Check a manifest that is already parsed into dicts and lists."""
+    return _manifest(Node(document, "$", name))
+
+
+def _manifest(root: Node) -> Manifest:
+    # The number first: a manifest of another schema may have other keys, and the number is what to tell the
+    # user.
+    number = root.members().get("schema")
+    if number is None:
+        raise root.error("the key 'schema'", f"only {sorted(root.members())}")
+    if number.value != SCHEMA or type(number.value) is not int:
+        remedy = "rebuild the bundle with this version of clickmask, or install the version that wrote it"
+        raise number.error(f"{SCHEMA} ({remedy})")
+    keys = root.fields(_KEYS)
+    input_spec = _input(keys["input"])
+    graphs = read_graphs(keys["graphs"], input_spec)
+    crop = _crop(keys["crop"])
+    if crop.kind != "none" and crop.start_click > input_spec.max_clicks:
+        raise keys["crop"].error(
+            f"start_click of at most max_clicks = {input_spec.max_clicks}", str(crop.start_click)
+        )
+    return Manifest(
+        name=keys["name"].text(),
+        family=keys["family"].text(),
+        preset=keys["preset"].text(),
+        source=_source(keys["source"]),
+        input=input_spec,
+        click_maps=_click_maps(keys["click_maps"]),
+        crop=crop,
+        flip_averaging=keys["flip_averaging"].flag(),
+        threshold=keys["threshold"].number(0, 1, open_ends=True),
+        pixel_diffusion=_pixel_diffusion(keys["pixel_diffusion"]),
+        graphs=graphs,
+        artefacts=tuple(_artefact(node, graphs) for node in keys["artefacts"].items(1, MAX_ARTEFACTS)),
+        created=_date(keys["created"]),
+    )
+
+
+def _source(node: Node) -> Source:
+    keys = node.fields(("checkpoint", "sha256"))
+    return Source(checkpoint=_file_name(keys["checkpoint"]), sha256=keys["sha256"].sha256())
+
+
+def _input(node: Node) -> InputSpec:
+    keys = node.fields(tuple(f.name for f in dataclasses.fields(InputSpec)))
+    return InputSpec(
+        sizes=_sizes(keys["sizes"]),
+        fit=keys["fit"].choice(get_args(Fit)),
+        pad=_triple(keys["pad"], 0, 1),
+        coordinates=keys["coordinates"].choice(get_args(Coordinates)),
+        mean=_triple(keys["mean"], -1e3, 1e3),
+        std=_triple(keys["std"], 1e-6, 1e3),
+        previous_mask=keys["previous_mask"].flag(),
+        max_clicks=keys["max_clicks"].integer(1, MAX_CLICKS),
+    )
+
+
+def _sizes(node: Node) -> tuple[int, ...]:
+    sizes = tuple(item.integer(MIN_SIZE, MAX_SIZE) for item in node.items(1))
+    if any(size % SIZE_STEP for size in sizes) or any(b <= a for a, b in pairwise(sizes)):
+        raise node.error(f"ascending multiples of {SIZE_STEP}, each once")
+    return sizes
+
+
+def _triple(node: Node, minimum: float, maximum: float) -> tuple[float, float, float]:
+    red, green, blue = (item.number(minimum, maximum) for item in node.items(3, 3))
+    return red, green, blue
+
+
+def _click_maps(node: Node) -> ClickMaps:
+    keys = node.fields(("kind", "radius"))
+    return ClickMaps(kind=keys["kind"].text(), radius=keys["radius"].number(0, MAX_SIZE, open_ends=True))
+
+
+def _crop(node: Node) -> CropPolicy:
+    keys = node.fields(("kind", "start_click", "expansion", "min_size", "min_fraction", "hysteresis_iou"))
+    try:
+        return CropPolicy(
+            kind=keys["kind"].choice(get_args(CropKind)),
+            start_click=keys["start_click"].integer(1, MAX_CLICKS),
+            expansion=keys["expansion"].number(1, 100),
+            min_size=keys["min_size"].integer(1, 1 << 16),
+            min_fraction=keys["min_fraction"].number(0, 1),
+            hysteresis_iou=keys["hysteresis_iou"].number(0, 1),
+        )
+    except InvalidInputError as exc:
+        raise node.error("a crop policy that makes sense", str(exc)) from exc
+
+
+def _pixel_diffusion(node: Node) -> PixelDiffusionSpec | None:
+    if node.value is None:
+        return None
+    keys = node.fields(("place", "iterations", "dilations", "amplitude", "eps", "norm"), ("options",))
+    options = keys["options"].members() if "options" in keys else {}
+    return PixelDiffusionSpec(
+        place=keys["place"].choice(("graph",)),
+        iterations=keys["iterations"].integer(1, 1000),
+        dilations=tuple(item.integer(1, MAX_SIZE) for item in keys["dilations"].items(1)),
+        amplitude=keys["amplitude"].number(-1e6, 1e6),
+        eps=keys["eps"].number(0, 1, open_ends=True),
+        norm=keys["norm"].text(),
+        options={name: _scalar(item) for name, item in options.items()},
+    )
+
+
+def _scalar(node: Node) -> Scalar:
+    if isinstance(node.value, bool):
+        return node.value
+    if isinstance(node.value, int):
+        return node.value
+    if isinstance(node.value, float):
+        return node.number(-1e300, 1e300)
+    return node.text()
+
+
+def _artefact(node: Node, graphs: Mapping[str, GraphSpec]) -> Artefact:
+    keys = node.fields(tuple(f.name for f in dataclasses.fields(Artefact)))
+    backend, device = keys["backend"].choice(get_args(BackendName)), keys["device"].choice(get_args(Device))
+    if backend == "tensorrt" and device != "cuda":
+        raise keys["device"].error("'cuda', the only device of tensorrt")
+    opset = None if keys["opset"].value is None else keys["opset"].integer(1, 1000)
+    if backend == "onnxruntime" and opset is None:
+        raise keys["opset"].error("the ONNX opset as an integer")
+    parity = keys["parity"].members()
+    if not parity:
+        raise keys["parity"].error(
+            "at least one kind of image: an artefact is shipped only when it was compared"
+        )
+    return Artefact(
+        backend=backend,
+        precision=keys["precision"].choice(get_args(Precision)),
+        device=device,
+        files={name: _file(item) for name, item in keys["files"].fields(tuple(graphs)).items()},
+        parity={kind: _parity(item) for kind, item in parity.items()},
+        opset=opset,
+        tools={tool: item.text() for tool, item in keys["tools"].members().items()},
+    )
+
+
+def _file(node: Node) -> ArtefactFile:
+    keys = node.fields(("path", "sha256", "bytes"))
+    name = _file_name(keys["path"])
+    if name == MANIFEST_NAME:
+        raise keys["path"].error("a file other than the manifest")
+    size = keys["bytes"].integer(1, MAX_ARTEFACT_BYTES)
+    return ArtefactFile(path=name, sha256=keys["sha256"].sha256(), bytes=size)
+
+
+def _file_name(node: Node) -> str:
+    name = node.text()
+    if not _FILE_NAME.fullmatch(name):
+        raise node.error("a plain file name (letters, digits and . _ + - only; no folders)")
+    return name
+
+
+def _parity(node: Node) -> Parity:
+    keys = node.fields(("iou", "sign_flips", "max_error"))
+    return Parity(
+        iou=keys["iou"].number(0, 1),
+        sign_flips=keys["sign_flips"].number(0, 1),
+        max_error=keys["max_error"].number(0, 1e30),
+    )
+
+
+def _date(node: Node) -> str:
+    text = node.text()
+    try:
+        datetime.datetime.fromisoformat(text)
+    except ValueError as exc:
+        raise node.error("an ISO 8601 date such as 2026-01-31 or 2026-01-31T12:00:00+00:00") from exc
+    return text

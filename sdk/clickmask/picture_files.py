@@ -1,0 +1,121 @@
+"""Pictures in and out of files for the command line: reading, the overlay, and writing all or nothing."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .clicks import Click
+from .errors import InvalidInputError
+
+LOSSLESS = (".png", ".bmp", ".tif", ".tiff", ".pgm")
+"""Formats that keep a mask's two values."""
+
+_TINT = np.array([40, 120, 255], np.float32)  # RGB
+_OUTLINE = (255, 255, 0)
+_POSITIVE, _NEGATIVE, _RIM = (0, 180, 0), (220, 0, 0), (255, 255, 255)
+
+
+def read_picture(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+    """Read an image file as (H, W, 3) uint8 RGB, turned as its EXIF orientation says.
+
+    Raises:
+        InvalidInputError: No such file, or not an image that OpenCV reads.
+    """
+    try:
+        # Not cv2.imread, which writes to stderr and fails on non-ASCII paths under Windows.
+        data = np.fromfile(path, np.uint8)
+    except OSError as exc:
+        raise InvalidInputError(
+            f"image: expected a readable file, got {str(path)!r}: {exc.strerror}."
+        ) from exc
+    try:
+        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    except cv2.error:
+        picture = None
+    if picture is None:
+        raise InvalidInputError(
+            f"image: expected a picture that OpenCV reads (JPEG, PNG, TIFF, ...), got {str(path)!r}, which "
+            "is not."
+        )
+    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def overlay(image: NDArray[np.uint8], mask: NDArray[np.bool_], clicks: Iterable[Click]) -> NDArray[np.uint8]:
+    """Draw tint and outline of the mask over a copy of the image; positive clicks green, negative ones red.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        mask: (H, W) bool.
+        clicks: In image pixels.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    drawn = image.copy()
+    drawn[mask] = (0.6 * image[mask] + 0.4 * _TINT).astype(np.uint8)
+    short_side = min(image.shape[:2])
+    filled = np.pad(mask.astype(np.uint8), 1)  # so that the image's border is an edge as well
+    inner = cv2.erode(filled, np.ones((3, 3), np.uint8), iterations=max(1, short_side // 400))
+    drawn[mask & (inner[1:-1, 1:-1] == 0)] = _OUTLINE
+    radius = max(3, short_side // 100)
+    for click in clicks:
+        centre = (round(click.x), round(click.y))
+        cv2.circle(drawn, centre, radius + max(1, radius // 3), _RIM, cv2.FILLED, cv2.LINE_AA)
+        cv2.circle(drawn, centre, radius, _POSITIVE if click.positive else _NEGATIVE, cv2.FILLED, cv2.LINE_AA)
+    return drawn
+
+
+def check_target(path: str | os.PathLike[str]) -> None:
+    """Refuse a place that ``write_picture`` could not write, before the work that leads to it.
+
+    Raises:
+        InvalidInputError: An ending that OpenCV does not write, or a folder that does not exist.
+    """
+    target = Path(path)
+    if not cv2.haveImageWriter(target.name):
+        raise _no_picture(target)
+    if not target.parent.is_dir():
+        raise InvalidInputError(
+            f"expected to write {str(target)!r}, got no folder {str(target.parent)!r}; create it first."
+        )
+
+
+def write_picture(path: str | os.PathLike[str], picture: NDArray[np.uint8]) -> None:
+    """Write an image file, the format by the name's ending; a failure leaves what was there.
+
+    Args:
+        path: Where to.
+        picture: (H, W, 3) uint8 RGB or (H, W) uint8 grey.
+
+    Raises:
+        InvalidInputError: An ending that OpenCV does not write, or a place that cannot be written.
+    """
+    target = Path(path)
+    pixels = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture
+    try:
+        done, data = cv2.imencode(target.suffix or ".", pixels)
+    except cv2.error:
+        done = False
+    if not done:
+        raise _no_picture(target)
+    # Beside the target, so that the replacement is one rename within a file system.
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data.tobytes())
+        os.replace(temporary, target)
+    except OSError as exc:
+        raise InvalidInputError(f"expected to write {str(target)!r}, got: {exc.strerror}.") from exc
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _no_picture(target: Path) -> InvalidInputError:
+    return InvalidInputError(f"expected an image ending such as .png, got {str(target)!r}.")

@@ -1,0 +1,178 @@
+"""The text form of a session: what it was made of, so that replaying it gives the same masks.
+
+A session's state follows from its image, bundle, options, initial mask and clicks; the text holds those (the
+image and bundle by hash) and no pixels of the image. The undo history is not part of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from dataclasses import dataclass
+from typing import get_args
+
+from .clicks import Click
+from .crop import Coordinates, CropKind, CropPolicy
+from .errors import BundleError, InvalidInputError
+from .mask import Rle
+from .strict_json import MAX_INTEGER, Node, parse
+
+FORMAT = "clickmask-session"
+VERSION = 1
+
+_MOST = 1_000_000  # as in CropPolicy
+_COUNTS = re.compile("[0-o]+")  # the characters of COCO's run lengths
+
+
+@dataclass(frozen=True)
+class BundleIdentity:
+    """Which network and settings made a session. name: for people; sha256: hex, what is compared."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class SessionRecord:
+    """Everything that a session's text holds.
+
+    Attributes:
+        image_size: (width, height) in pixels.
+        image_sha256: hex digest of the RGB pixels.
+        bundle: the bundle's identity.
+        policy: the crop rules in force.
+        size: fixed network input size, None to choose by crop.
+        coordinates: the coordinate option in force.
+        clicks: in order.
+        initial: the mask the session started from, compressed COCO run lengths; None for none.
+    """
+
+    image_size: tuple[int, int]
+    image_sha256: str
+    bundle: BundleIdentity
+    policy: CropPolicy
+    size: int | None
+    coordinates: Coordinates
+    clicks: tuple[Click, ...]
+    initial: Rle | None
+
+    def to_json(self) -> str:
+        """The record as JSON text."""
+        return json.dumps(
+            {
+                "format": FORMAT,
+                "version": VERSION,
+                "image": {"size": list(self.image_size), "sha256": self.image_sha256},
+                "bundle": dataclasses.asdict(self.bundle),
+                "options": {
+                    "crop": dataclasses.asdict(self.policy),
+                    "size": self.size,
+                    "coordinates": self.coordinates,
+                },
+                "clicks": [dataclasses.asdict(click) for click in self.clicks],
+                "initial_mask": self.initial,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> SessionRecord:
+        """Read and check a record, which may come from a stranger.
+
+        Raises:
+            InvalidInputError: not JSON, not a session, of another version, or a value that cannot be; the
+                message names the place.
+        """
+        if not isinstance(text, (str, bytes)):
+            raise InvalidInputError(
+                f"a session is restored from its JSON text, but got {type(text).__name__}"
+            )
+        data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+        try:
+            return _record(parse(data, "session"))
+        except BundleError as error:  # strict_json's
+            raise InvalidInputError(str(error)) from None
+
+    def check(self, image_size: tuple[int, int], image_sha256: str, bundle: BundleIdentity) -> None:
+        """Make sure that the record belongs to an image and a bundle.
+
+        Raises:
+            InvalidInputError: it was made with another image or bundle.
+        """
+        if self.image_size != image_size:
+            raise InvalidInputError(
+                f"this session was made on an image of {_by(self.image_size)} pixels, but got one of "
+                f"{_by(image_size)}; pass the original image"
+            )
+        if self.image_sha256 != image_sha256:
+            raise InvalidInputError(
+                f"this session was made on an image with sha256 {self.image_sha256}, but got one of the same "
+                f"size with {image_sha256}; pass the original pixels (a JPEG saved again and BGR have others)"
+            )
+        if self.bundle.sha256 != bundle.sha256:
+            raise InvalidInputError(
+                f"this session was made with the bundle {self.bundle.name!r:.80} ({self.bundle.sha256}), but "
+                f"the segmenter holds {bundle.name!r:.80} ({bundle.sha256}); load that bundle"
+            )
+
+
+def _record(root: Node) -> SessionRecord:
+    # format and version first: a session of another version may have other keys
+    head = root.members()
+    form, version = head.get("format"), head.get("version")
+    if form is None or form.value != FORMAT:
+        raise root.error(f'"format": "{FORMAT}", as Session.to_json() writes')
+    if version is None or type(version.value) is not int or version.value != VERSION:
+        raise (version or root).error(f'"version": {VERSION} (restore it with the clickmask that wrote it)')
+    keys = root.fields(("format", "version", "image", "bundle", "options", "clicks", "initial_mask"))
+    image = keys["image"].fields(("size", "sha256"))
+    bundle = keys["bundle"].fields(("name", "sha256"))
+    options = keys["options"].fields(("crop", "size", "coordinates"))
+    width, height = _pair(image["size"])
+    return SessionRecord(
+        image_size=(width, height),
+        image_sha256=image["sha256"].sha256(),
+        bundle=BundleIdentity(bundle["name"].text(), bundle["sha256"].sha256()),
+        policy=_policy(options["crop"]),
+        size=None if options["size"].value is None else options["size"].integer(1, _MOST),
+        coordinates=options["coordinates"].choice(get_args(Coordinates)),
+        clicks=tuple(_click(node, width, height) for node in keys["clicks"].items()),
+        initial=None if keys["initial_mask"].value is None else _initial(keys["initial_mask"], width, height),
+    )
+
+
+def _pair(node: Node) -> tuple[int, int]:
+    first, second = (side.integer(1, MAX_INTEGER) for side in node.items(2, 2))
+    return first, second
+
+
+def _policy(node: Node) -> CropPolicy:
+    keys = node.fields([field.name for field in dataclasses.fields(CropPolicy)])
+    return CropPolicy(
+        kind=keys["kind"].choice(get_args(CropKind)),
+        start_click=keys["start_click"].integer(1, _MOST),
+        expansion=keys["expansion"].number(1, _MOST),
+        min_size=keys["min_size"].integer(1, _MOST),
+        min_fraction=keys["min_fraction"].number(0, 1),
+        hysteresis_iou=keys["hysteresis_iou"].number(0, 1),
+    )
+
+
+def _click(node: Node, width: int, height: int) -> Click:
+    keys = node.fields(("x", "y", "positive"))
+    x, y = keys["x"].number(-0.5, width - 0.5), keys["y"].number(-0.5, height - 0.5)
+    return Click(x, y, keys["positive"].flag())
+
+
+def _initial(node: Node, width: int, height: int) -> Rle:
+    keys = node.fields(("size", "counts"))
+    if _pair(keys["size"]) != (height, width):
+        raise keys["size"].error(f"the image's {[height, width]}")
+    counts, most = keys["counts"].value, 2 * width * height + 1  # no mask takes more characters
+    if not isinstance(counts, str) or len(counts) > most or not _COUNTS.fullmatch(counts):
+        raise keys["counts"].error(f"COCO's string of run lengths, at most {most} characters")
+    return {"size": [height, width], "counts": counts}
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"

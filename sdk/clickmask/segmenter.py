@@ -1,0 +1,157 @@
+"""Segmenter: a loaded engine bundle, shared by any number of sessions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from functools import cached_property
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import encode
+from .backends import open_backend
+from .backends.base import Backend
+from .bundle import Bundle, default_bundle_path, load_bundle
+from .clicks import Click, as_clicks
+from .crop import Box, Coordinates, CropPolicy, View
+from .errors import InvalidInputError
+from .mask import Mask
+from .replay import BundleIdentity
+from .session import Session
+
+
+class Segmenter:
+    """A network ready to run. It knows no image: one serves many sessions, from many threads at once.
+
+    Attributes:
+        bundle: what was loaded; `bundle.manifest` tells its sizes, crop policy and threshold.
+        backend: what runs it; `name`, `device` and `reason` tell what was chosen and why.
+
+    Example:
+        >>> segmenter = Segmenter.load()                     # doctest: +SKIP
+        >>> session = segmenter.session(image)               # doctest: +SKIP
+        >>> mask = session.click(x=120, y=80)                # doctest: +SKIP
+        >>> mask = session.click(40, 60, positive=False)     # doctest: +SKIP
+    """
+
+    def __init__(self, bundle: Bundle, backend: Backend) -> None:
+        """Join a bundle and an open backend; applications call `load`."""
+        self.bundle = bundle
+        self.backend = backend
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        backend: str = "auto",
+        device: str = "auto",
+        threads: int | None = None,
+    ) -> Segmenter:
+        """Load an engine bundle.
+
+        Args:
+            path: the bundle's folder; None for the one that ships with clickmask.
+            backend: "auto", or the runtime to use: "onnxruntime", "torchscript", "tensorrt". An explicit one
+                that cannot be had is an error.
+            device: "auto", "cpu", "cuda" or "cuda:N", the graphics card number N.
+            threads: CPU threads of the runtime; None leaves it to the runtime.
+
+        Raises:
+            BundleError: no bundle there, or a damaged one.
+            BackendUnavailableError: the wanted runtime or device is not usable here; the message says what
+                is missing.
+            InvalidInputError: an option is none of the above.
+        """
+        bundle = load_bundle(default_bundle_path() if path is None else path)
+        return cls(bundle, open_backend(bundle, backend, device, threads))
+
+    def session(
+        self,
+        image: NDArray[np.uint8],
+        crop_policy: str | CropPolicy | None = None,
+        size: int | None = None,
+        coordinates: Coordinates | None = None,
+    ) -> Session:
+        """Begin the annotation of an image.
+
+        Args:
+            image: (H, W, 3) RGB, (H, W, 4) RGBA (alpha is dropped) or (H, W) grey; uint8, [0, 255]; any
+                strides. It is copied only where it is not C-contiguous (H, W, 3): do not change it while the
+                session lives.
+            crop_policy: "paper", "fbrs" or "none" with the numbers of their source (`CropPolicy.named`), or a
+                `CropPolicy`; None for the bundle's own.
+            size: one of the bundle's input sizes for every click; None chooses among them by the crop's long
+                side.
+            coordinates: "half_pixel" or "public" (docs/coordinates.md); None for the bundle's own.
+
+        Raises:
+            InvalidInputError: not such an image or option.
+        """
+        return Session(self, image, crop_policy, size, coordinates)
+
+    def predict(self, image: NDArray[np.uint8], clicks: Iterable[Click | tuple[float, float, bool]]) -> Mask:
+        """The mask of some clicks, without a session to keep.
+
+        The clicks are made one after the other, so the mask is the one that a session would show; each costs
+        one run of the network.
+
+        Args:
+            image: as for `session`.
+            clicks: at least one `Click` or (x, y, positive), in image pixels, in order.
+
+        Returns:
+            (H, W) bool, read-only.
+
+        Raises:
+            InvalidInputError: not such an image or clicks.
+            SessionStateError: more clicks than the bundle takes.
+            BackendError: the runtime failed.
+        """
+        points = as_clicks(clicks)
+        if not points:
+            raise InvalidInputError("predict needs at least one click, but got none")
+        return self.session(image).replay(points)
+
+    def warmup(self) -> None:
+        """Run the network once with each shape that a click can give it.
+
+        These are the input sizes with the numbers of click rows (`encode.slot_counts`). Afterwards no click
+        pays for a runtime's first use.
+        """
+        spec = self.bundle.manifest.input
+        for size in spec.sizes:
+            view = View(Box(0, 0, size, size), size, spec.fit, spec.coordinates)
+            features = self.backend.encode(np.zeros((1, 3, size, size), np.float32))
+            previous = encode.previous_tensor(None, view) if spec.previous_mask else None
+            for slots in encode.slot_counts(spec.max_clicks):
+                self.backend.decode(features, encode.clicks_tensor([Click(0, 0)], view, slots), previous)
+
+    @cached_property
+    def identity(self) -> BundleIdentity:
+        """What decides the masks: everything in the manifest but the artefacts and the date.
+
+        So a bundle that gains an engine for another machine stays the same, and a session moves between them.
+        """
+        document = json.loads(self.bundle.manifest.to_json())
+        content = {key: value for key, value in document.items() if key not in ("artefacts", "created")}
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return BundleIdentity(self.bundle.manifest.name, hashlib.sha256(text.encode()).hexdigest())
+
+    def close(self) -> None:
+        """Give the runtime's memory back; its sessions' next clicks raise BackendError. May be repeated."""
+        self.backend.close()
+
+    def __enter__(self) -> Segmenter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Segmenter({self.bundle.manifest.name!r}, {self.backend.name} on {self.backend.device})"

@@ -1,0 +1,394 @@
+"""Session: the annotation of one object in one image, click by click. The only mutable thing in clickmask."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import encode
+from .clicks import Click, as_clicks, check_inside
+from .crop import (
+    Box,
+    Coordinates,
+    CropPolicy,
+    View,
+    choose_size,
+    next_box,
+    resolve_coordinates,
+    resolve_policy,
+    resolve_size,
+)
+from .errors import InvalidInputError, SessionStateError
+from .image import as_rgb, image_sha256, image_size
+from .mask import Mask, Region, Rle, as_mask, bbox, mask_box, polygons, regions, rle, rle_decode
+from .replay import SessionRecord
+from .state import State, affordable, paint, previous_mask
+
+if TYPE_CHECKING:
+    from .backends.base import Features
+    from .segmenter import Segmenter
+
+HISTORY = 256
+"""Operations that `undo` can take back at most; older ones are forgotten, so that a session stays bounded."""
+
+HISTORY_BYTES = 256 << 20
+"""What the clicks in force and those that `undo` brings back may hold; older ones beyond it are forgotten."""
+
+
+class Session:
+    """One image, one object: clicks in, masks out. Made by `Segmenter.session`.
+
+    **The image is not copied** when it is C-contiguous (H, W, 3) uint8: do not change its pixels while the
+    session lives, since later crops are cut from it and `to_json` hashes it (pass `image.copy()` if you
+    must). Beyond the image a session holds the current mask (1 byte per pixel), the network's features of the
+    newest crop, and for each click in force or to be undone its logits (4 bytes per network pixel, once
+    however many operations share it). `HISTORY` and `HISTORY_BYTES` bound what can be undone; the clicks in
+    force are always kept.
+
+    **Threads.** Any call may come from any thread. A session does one at a time and the others wait;
+    sessions do not wait for each other. `clicks`, `crop`, `can_undo` and `can_redo` do not wait either: they
+    tell the state after the last finished call. Arrays once returned are never changed.
+
+    **Failure.** A call that raises leaves the session as it was.
+
+    **Undo** takes back the last operation, whichever of `click`, `remove`, `set_mask` and `reset` it was.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        image: NDArray[np.uint8],
+        crop_policy: str | CropPolicy | None = None,
+        size: int | None = None,
+        coordinates: Coordinates | None = None,
+    ) -> None:
+        """See `Segmenter.session`."""
+        manifest = segmenter.bundle.manifest
+        self._segmenter = segmenter
+        self._spec = manifest.input
+        self._threshold = manifest.threshold
+        self._policy = resolve_policy(crop_policy, manifest.crop)
+        self._fixed_size = resolve_size(size, self._spec.sizes)
+        self._coordinates = resolve_coordinates(coordinates, self._spec.coordinates)
+        self._image = as_rgb(image)
+        self._image_size = image_size(self._image)
+        self._lock = threading.Lock()
+        self._state = State()
+        self._past: deque[State] = deque(maxlen=HISTORY)
+        self._future: list[State] = []
+        # two caches; each entry carries its key, so a stale one is never wrong
+        self._encoded: tuple[View, Features] | None = None
+        self._painted: tuple[State, Mask] | None = None
+
+    def click(self, x: float, y: float, positive: bool = True) -> Mask:
+        """Add a click.
+
+        Args:
+            x: column in image pixels, pixel centres at integers; -0.5 <= x < W - 0.5.
+            y: row, likewise.
+            positive: True for the object, False for the background.
+
+        Returns:
+            The new mask, (H, W) bool, read-only.
+
+        Raises:
+            InvalidInputError: the click is not a point of the image.
+            SessionStateError: the bundle takes no more clicks.
+            BackendError: the runtime failed.
+        """
+        return self.replay((Click(x, y, positive),))
+
+    def undo(self) -> Mask:
+        """Take back the last operation, without running the network.
+
+        Returns:
+            The mask now, (H, W) bool, read-only.
+
+        Raises:
+            SessionStateError: there is nothing to undo; see `can_undo`.
+        """
+        with self._lock:
+            if not self._past:
+                raise SessionStateError(
+                    "expected an operation to undo, but there is none; ask can_undo first"
+                )
+            mask = self._mask_of(self._past[-1])
+            self._future.append(self._state)
+            self._state = self._past.pop()
+            return mask
+
+    def redo(self) -> Mask:
+        """Bring back what the last `undo` took, without running the network.
+
+        Returns:
+            The mask now, (H, W) bool, read-only.
+
+        Raises:
+            SessionStateError: nothing was undone since the last operation; see `can_redo`.
+        """
+        with self._lock:
+            if not self._future:
+                raise SessionStateError(
+                    "expected an undone operation to redo, but there is none; ask can_redo first"
+                )
+            mask = self._mask_of(self._future[-1])
+            self._past.append(self._state)
+            self._state = self._future.pop()
+            return mask
+
+    def remove(self, index: int) -> Mask:
+        """Take one click out; the later ones are made again as if it had never been.
+
+        Args:
+            index: position in `clicks`, from 0.
+
+        Returns:
+            The new mask, (H, W) bool, read-only.
+
+        Raises:
+            InvalidInputError: the index is not a whole number.
+            SessionStateError: there is no such click.
+            BackendError: the runtime failed.
+        """
+        if isinstance(index, bool) or not isinstance(index, (int, np.integer)):
+            raise InvalidInputError(
+                f"index must be a whole number, the position in session.clicks, but got {index!r}"
+            )
+        with self._lock:
+            clicks, state = self._state.clicks, self._state
+            if not 0 <= index < len(clicks):
+                raise SessionStateError(
+                    f"expected the index of one of {len(clicks)} clicks, from 0, but got {index}"
+                )
+            while state.before is not None and len(state.clicks) > index:
+                state = state.before
+            for click in clicks[index + 1 :]:
+                state = self._advance(state, click)
+            return self._move_to(state)
+
+    def set_mask(self, mask: NDArray[Any]) -> Mask:
+        """Start anew from an existing mask: the clicks so far are dropped (`undo` brings them back).
+
+        Args:
+            mask: (H, W) of the image; bool, or uint8 of 0 and 1 or of 0 and 255. It is copied.
+
+        Returns:
+            The mask now, (H, W) bool, read-only.
+
+        Raises:
+            InvalidInputError: not such a mask, or the bundle's network takes no previous mask.
+        """
+        if not self._spec.previous_mask:
+            raise InvalidInputError(
+                f"set_mask needs a network that takes a previous mask, but the bundle "
+                f"{self._segmenter.bundle.manifest.name!r} has none; use a bundle with input.previous_mask"
+            )
+        encoded = rle(as_mask(mask, self._image_size))
+        with self._lock:
+            return self._move_to(State(initial=encoded))
+
+    def reset(self) -> Mask:
+        """Back to the untouched image: no clicks, no initial mask. `undo` brings them back.
+
+        Returns:
+            The empty mask, (H, W) bool, read-only.
+        """
+        with self._lock:
+            blank = not self._state.clicks and self._state.initial is None
+            return self._mask_of(self._state) if blank else self._move_to(State())
+
+    def fork(self) -> Session:
+        """An independent session that starts as this one is now, undo history included, at no cost."""
+        twin = Session(self._segmenter, self._image, self._policy, self._fixed_size, self._coordinates)
+        with self._lock:
+            twin._state, twin._past, twin._future = self._state, self._past.copy(), self._future.copy()
+            twin._encoded, twin._painted = self._encoded, self._painted
+        return twin
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is an operation to take back."""
+        return bool(self._past)
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether there is an undone operation to bring back."""
+        return bool(self._future)
+
+    @property
+    def mask(self) -> Mask:
+        """The mask now, (H, W) bool, read-only: logits above logit(threshold); False outside the crop."""
+        with self._lock:
+            return self._mask_of(self._state)
+
+    @property
+    def probability(self) -> NDArray[np.float32]:
+        """Probability of object, (H, W) float32 in [0, 1], a new array; 0 outside the crop.
+
+        An initial mask gives 0 and 1; without any click or mask it is 0 everywhere.
+        """
+        with self._lock:
+            state = self._state
+            if state.view is None or state.logits is None:
+                return self._mask_of(state).astype(np.float32)
+        return encode.paste_probability(state.logits, state.view, self._image_size)
+
+    @property
+    def clicks(self) -> tuple[Click, ...]:
+        """All clicks, in order, in image pixels."""
+        return self._state.clicks
+
+    @property
+    def crop(self) -> Box | None:
+        """The part of the image that the network saw for the newest click; None before the first."""
+        view = self._state.view
+        return view.box if view else None
+
+    def polygons(self) -> list[list[float]]:
+        """The mask's outer outlines as COCO `segmentation`, without holes; [] if empty (`mask.polygons`)."""
+        return polygons(self.mask)
+
+    def regions(self) -> list[Region]:
+        """The mask's outlines with their holes, exact; [] if empty (`mask.regions`)."""
+        return regions(self.mask)
+
+    def rle(self) -> Rle:
+        """The mask as compressed COCO run lengths, exact: {"size": [H, W], "counts": str}."""
+        return rle(self.mask)
+
+    def bbox(self) -> list[int]:
+        """The mask's COCO bounding box [x, y, width, height]; [0, 0, 0, 0] if empty."""
+        return bbox(self.mask)
+
+    def to_json(self) -> str:
+        """The session as JSON text, to restore with `from_json`.
+
+        It holds the image's size and hash, the bundle's identity, the options, the initial mask and the
+        clicks; not the undo history. Hashing reads the whole image.
+        """
+        state = self._state
+        return SessionRecord(
+            image_size=self._image_size,
+            image_sha256=image_sha256(self._image),
+            bundle=self._segmenter.identity,
+            policy=self._policy,
+            size=self._fixed_size,
+            coordinates=self._coordinates,
+            clicks=state.clicks,
+            initial=state.initial,
+        ).to_json()
+
+    @classmethod
+    def from_json(cls, segmenter: Segmenter, image: NDArray[np.uint8], text: str | bytes) -> Session:
+        """Restore a session by making its clicks again.
+
+        With the same runtime on the same kind of machine the masks are bit-identical; elsewhere they differ
+        by that runtime's rounding only.
+
+        Args:
+            segmenter: holds the bundle that the session was made with.
+            image: the image it was made on, (H, W, 3) uint8 RGB or any form that `Segmenter.session` takes.
+            text: from `to_json`.
+
+        Returns:
+            The session, where `undo` takes back the clicks one by one.
+
+        Raises:
+            InvalidInputError: the text is no session, or belongs to another image or bundle.
+            SessionStateError: it has more clicks than the bundle takes.
+            BackendError: the runtime failed.
+        """
+        record = SessionRecord.from_json(text)
+        session = cls(segmenter, image, record.policy, record.size, record.coordinates)
+        record.check(session._image_size, image_sha256(session._image), segmenter.identity)
+        if record.initial is not None:
+            session.set_mask(rle_decode(record.initial))
+        session.replay(record.clicks)
+        return session
+
+    def replay(self, clicks: Iterable[Click | tuple[float, float, bool]]) -> Mask:
+        """Make several clicks, as `click` would one by one, painting the last mask only.
+
+        Args:
+            clicks: `Click` or (x, y, positive), in image pixels, in order.
+
+        Returns:
+            The new mask, (H, W) bool, read-only.
+
+        Raises:
+            InvalidInputError: one is not a point of the image; none was made.
+            SessionStateError: the bundle takes fewer clicks; none was made.
+            BackendError: the runtime failed; none was made.
+        """
+        points = as_clicks(clicks)
+        for click in points:
+            check_inside(click, self._image_size)
+        with self._lock:
+            self._check_room(len(self._state.clicks) + len(points))
+            states = [self._state]
+            for click in points:
+                states.append(self._advance(states[-1], click))
+            mask = self._mask_of(states[-1])
+            for state in states[1:]:
+                self._commit(state)
+            return mask
+
+    # What follows is called with the lock held; all but _commit change caches only.
+
+    def _move_to(self, state: State) -> Mask:
+        mask = self._mask_of(state)  # before the commit, as it may fail
+        self._commit(state)
+        return mask
+
+    def _commit(self, state: State) -> None:
+        self._past.append(self._state)
+        self._future.clear()
+        self._state = state
+        kept = affordable([state, *reversed(self._past)], HISTORY_BYTES)
+        while len(self._past) >= max(kept, 1):
+            self._past.popleft()
+
+    def _check_room(self, count: int) -> None:
+        most = self._spec.max_clicks
+        if count > most:
+            go_on = ", or go on from the mask with set_mask(session.mask)" if self._spec.previous_mask else ""
+            raise SessionStateError(
+                f"this bundle takes at most {most} clicks, but got {count}; remove or undo one{go_on}"
+            )
+
+    def _advance(self, state: State, click: Click) -> State:
+        """The state after one more click: the one place that runs the network."""
+        clicks = (*state.clicks, click)
+        view = self._view(state, clicks)
+        slots = encode.click_slots(len(clicks), self._spec.max_clicks)
+        tensor = encode.clicks_tensor(clicks, view, slots)
+        previous = previous_mask(state, view) if self._spec.previous_mask else None
+        logits = self._segmenter.backend.decode(self._features(view), tensor, previous)
+        width, height = view.valid_size
+        valid = logits[0, 0, :height, :width].astype(np.float32)  # a copy: the padding is not kept
+        valid.setflags(write=False)
+        return State(clicks, state.initial, view, valid, state)
+
+    def _view(self, state: State, clicks: tuple[Click, ...]) -> View:
+        found = mask_box(self._mask_of(state)) if self._policy.wants_crop(len(clicks)) else None
+        previous = state.view.box if state.view else None
+        box = next_box(self._policy, self._image_size, clicks, Box(*found) if found else None, previous)
+        size = self._fixed_size or choose_size(box, self._spec.sizes)
+        return View(box, size, self._spec.fit, self._coordinates)
+
+    def _features(self, view: View) -> Features:
+        if self._encoded is None or self._encoded[0] != view:
+            self._encoded = None  # before, not after: never two crops in memory
+            image = encode.image_tensor(self._image, view, self._spec.pad)
+            self._encoded = (view, self._segmenter.backend.encode(image))
+        return self._encoded[1]
+
+    def _mask_of(self, state: State) -> Mask:
+        if self._painted is None or self._painted[0] is not state:
+            self._painted = (state, paint(state, self._image_size, self._threshold))
+        return self._painted[1]

@@ -1,0 +1,89 @@
+"""State: what a session knows after an operation, and the masks that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import encode
+from .clicks import Click
+from .crop import View
+from .mask import Mask, Rle, rle_decode
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class State:
+    """A pure function of the initial mask and the clicks, given image, bundle and options.
+
+    Attributes:
+        clicks: all clicks, in order.
+        initial: the mask the session was started from, as run lengths; None for none.
+        view: where the network looked for the newest click; None before the first.
+        logits: (h', w') float32, read-only, the valid part of the network's output there; likewise None.
+        before: the state that the newest click was made on; None before the first.
+    """
+
+    clicks: tuple[Click, ...] = ()
+    initial: Rle | None = None
+    view: View | None = None
+    logits: NDArray[np.float32] | None = None
+    before: State | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held beyond those of `before`: the logits, or before the first click the initial mask."""
+        if self.logits is not None:
+            return self.logits.nbytes
+        return len(self.initial["counts"]) if self.initial else 0
+
+
+def affordable(states: Sequence[State], budget: int) -> int:
+    """How many of some states, in their order, `budget` bytes can hold with all that lies before each.
+
+    What several of them share counts once.
+    """
+    seen: set[int] = set()
+    for count, state in enumerate(states):
+        at: State | None = state
+        while at is not None and id(at) not in seen:
+            seen.add(id(at))
+            budget -= at.nbytes
+            at = at.before
+        if budget < 0:
+            return count
+    return len(states)
+
+
+def paint(state: State, image_size: tuple[int, int], threshold: float) -> Mask:
+    """The mask of a state, (H, W) bool, read-only."""
+    if state.view is not None and state.logits is not None:
+        mask = encode.paste_mask(state.logits, state.view, image_size, threshold)
+    elif state.initial is not None:
+        mask = rle_decode(state.initial)
+    else:
+        mask = np.zeros(image_size[::-1], np.bool_)
+    mask.setflags(write=False)
+    return mask
+
+
+def previous_mask(state: State, view: View) -> NDArray[np.float32]:
+    """What the network is told of a state when it looks at a view.
+
+    Args:
+        state: the state before the click.
+        view: where the network will look.
+
+    Returns:
+        (1, 1, S, S) float32 in [0, 1]; zeros without clicks and initial mask.
+    """
+    probability = None
+    if state.view is not None and state.logits is not None:
+        probability = encode.sigmoid(state.logits)
+        if state.view != view:
+            probability = encode.resample_probability(probability, state.view, view)
+    elif state.initial is not None:
+        probability = encode.mask_probability(rle_decode(state.initial), view)
+    return encode.previous_tensor(probability, view)

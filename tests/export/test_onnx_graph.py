@@ -1,0 +1,135 @@
+"""ONNX export: dynamic, self-contained, named after the modules, and equal to torch in ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from export_stand_ins import EarlyFusion, flipped_average, inputs
+from torch import nn
+
+from clickmask.manifest import GraphSpec, TensorSpec
+from clickmask_export import graph_lint
+from clickmask_export.errors import BuildError
+from clickmask_export.graphs import Graph, make_graphs
+from clickmask_export.onnx_graph import OPSET, export_onnx, serialise
+from clickmask_models.pixel_diffusion import PixelDiffusion, PixelDiffusionConfig
+
+EXTENTS = [(1, 1, 64), (2, 4, 96), (3, 7, 160)]  # batch, clicks, size; one of them is the example's size
+
+
+@pytest.fixture(scope="module")
+def network_graph():
+    """An early-fusion network with flips and the paper's ten stages of Pixel Diffusion."""
+    diffusion = PixelDiffusion(PixelDiffusionConfig())
+    (graph,) = make_graphs(EarlyFusion(), diffusion, flip=True, precision="fp32")
+    return graph, export_onnx(graph)
+
+
+def session(model):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(serialise(model), options, providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("extents", EXTENTS)
+def test_one_graph_equals_the_network_in_torch(network_graph, extents):
+    image, clicks, mask = inputs(*extents)
+    network = EarlyFusion()
+    expected = PixelDiffusion(PixelDiffusionConfig())(
+        flipped_average(network, image, clicks, mask), image, clicks
+    )
+    feeds = {"image": image.numpy(), "clicks": clicks.numpy(), "previous_mask": mask.numpy()}
+    (got,) = session(network_graph[1]).run(["logits"], feeds)
+    np.testing.assert_allclose(got, expected.numpy(), atol=2e-4)
+
+
+def test_pixel_diffusion_is_ten_named_stages_of_four_dilated_convolutions(network_graph):
+    _, model = network_graph
+    stages = [
+        n for n in model.graph.node if n.name.startswith("pixel_diffusion/stages.") and n.op_type == "Conv"
+    ]
+    dilations = {}
+    for node in stages:
+        stage = node.name.split("/")[1]
+        attribute = next(a for a in node.attribute if a.name == "dilations")
+        dilations.setdefault(stage, []).append(tuple(attribute.ints))
+    assert list(dilations) == [f"stages.{i}" for i in range(10)]
+    assert set(map(tuple, dilations.values())) == {((1, 1), (2, 2), (4, 4), (8, 8))}
+
+
+def test_names_are_unique_and_tell_the_module(network_graph):
+    names = [node.name for node in network_graph[1].graph.node]
+    assert Counter(names).most_common(1)[0][1] == 1
+    assert any(name.startswith("network/") and name.endswith("/Conv") for name in names)
+    assert "pixel_diffusion/affinity/Exp" in names
+
+
+def test_shapes_carry_the_symbols_of_the_manifest(network_graph):
+    graph, model = network_graph
+    for values, specs in ((model.graph.input, graph.spec.inputs), (model.graph.output, graph.spec.outputs)):
+        shapes = [[d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in values]
+        assert shapes == [list(spec.shape) for spec in specs]
+
+
+def test_the_export_passes_the_checker_and_the_lint(network_graph):
+    graph, model = network_graph
+    onnx.checker.check_model(model, full_check=True)
+    assert graph_lint.lint(model, graph.spec, OPSET, "fp32") == []
+
+
+def test_nothing_of_the_build_machine_is_left(network_graph):
+    data = serialise(network_graph[1])
+    for trace in (b"/site-packages", b"export_stand_ins", b"stack_trace", b"File "):
+        assert trace not in data
+    assert not any(node.metadata_props or node.doc_string for node in network_graph[1].graph.node)
+
+
+class Doubled(nn.Module):
+    def forward(self, image):
+        return torch.cat(list((torch.cat([image, image]) * 2).chunk(2)), dim=1)[:, :3]
+
+
+class AsksForTheBatch(nn.Module):
+    def forward(self, image):
+        return image + 1 if image.shape[0] == 2 else image
+
+
+@pytest.mark.parametrize("module", [AsksForTheBatch(), Doubled()])
+def test_a_module_that_fixes_the_batch_is_refused_not_exported_for_two(module):
+    spec = GraphSpec(
+        (TensorSpec("image", "float32", ("B", 3, "S", "S")),),
+        (TensorSpec("logits", "float32", ("B", 3, "S", "S")),),
+    )
+    with pytest.raises(BuildError, match="torch cannot export the network to ONNX"):
+        export_onnx(Graph("network", module.eval(), spec))
+
+
+def test_a_missing_package_is_no_failure_of_the_export(network_graph, monkeypatch):
+    def missing(*_, **__):
+        raise ModuleNotFoundError("No module named 'onnxscript'", name="onnxscript")
+
+    monkeypatch.setattr(torch.onnx, "export", missing)
+    monkeypatch.setattr(torch.export, "export", lambda *_, **__: None)
+    with pytest.raises(ModuleNotFoundError, match="onnxscript"):
+        export_onnx(network_graph[0])
+
+
+def test_an_epsilon_lost_in_export_is_caught_by_the_lint(network_graph):
+    class LosesEpsilon(nn.Module):
+        def forward(self, image):
+            deviation = image.var(dim=1, keepdim=True, unbiased=False).sqrt()
+            return image[:, :1] / (deviation + 1e-8)
+
+    spec = replace(network_graph[0].spec, inputs=network_graph[0].spec.inputs[:1])
+    model = export_onnx(Graph("network", LosesEpsilon(), spec))
+    assert [f.rule for f in graph_lint.lint(model, spec, OPSET, "fp32")] == ["unguarded division"]
+    flat = {"image": np.full((1, 3, 64, 64), 0.5, np.float32)}
+    assert (
+        np.isnan(session(model).run(None, flat)[0]).any() or np.isinf(session(model).run(None, flat)[0]).any()
+    )

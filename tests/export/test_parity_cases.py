@@ -1,0 +1,138 @@
+"""What artefacts are compared on covers what has gone wrong before."""
+
+from __future__ import annotations
+
+import builtins
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from clickmask.manifest import InputSpec
+from clickmask_export.errors import BuildError
+from clickmask_export.parity_cases import load_photo, make_cases
+
+SPEC = InputSpec(
+    sizes=(64, 96),
+    fit="letterbox",
+    pad=(0.5, 0.4, 0.3),
+    coordinates="half_pixel",
+    mean=(0.5, 0.5, 0.5),
+    std=(0.5, 0.5, 0.5),
+    previous_mask=True,
+    max_clicks=20,
+)
+PHOTO = np.random.default_rng(0).integers(0, 256, (50, 80, 3), np.uint8)
+KINDS = ["textured", "flat", "saturated", "letterboxed", "one-pixel object", "noise", "photograph"]
+
+
+@pytest.fixture(scope="module")
+def cases():
+    return list(make_cases(SPEC, PHOTO))
+
+
+def test_every_kind_of_image_at_every_size(cases):
+    """And of each with clicks at the corners and a previous mask, at both sizes."""
+    proven = {
+        (case.kind, case.image.shape[-1])
+        for case in cases
+        if case.previous_mask.any()
+        and (case.clicks[..., :2] == case.image.shape[-1] - np.float32(0.51)).any()
+    }
+    assert proven == {(k, s) for k in KINDS for s in SPEC.sizes}
+
+
+def test_sizes_beyond_the_smallest_cost_one_image_a_kind():
+    """Every case runs the network in torch and in each backend: at 608 px that is what a build waits for."""
+    made = list(make_cases(replace(SPEC, sizes=(64, 96, 128, 160)), PHOTO))
+    larger = [(case.image.shape[-1], case.kind) for case in made if case.image.shape[-1] > 64]
+    between = ["textured", "letterboxed", "photograph"]
+    assert larger == [(96, k) for k in between] + [(128, k) for k in between] + [(160, k) for k in KINDS]
+    for case in made:
+        if case.image.shape[-1] > 64:
+            assert len(case.image) == 1
+            assert case.previous_mask.any()
+            assert (case.clicks[..., 2] >= 0).sum() == 9
+
+
+def test_one_size_is_the_smallest_and_the_largest():
+    made = list(make_cases(replace(SPEC, sizes=(64,)), PHOTO))
+    assert len(made) == 4 * len(KINDS)
+
+
+def test_both_batches_and_both_previous_masks(cases):
+    assert {case.image.shape[0] for case in cases} == {1, 2}
+    assert {bool(case.previous_mask.any()) for case in cases} == {True, False}
+    pair = next(case.image for case in cases if case.kind == "noise" and len(case.image) == 2)
+    assert not np.array_equal(pair[0], pair[1])
+
+
+def test_click_sets_from_none_to_all_slots_and_at_the_corners(cases):
+    counts = {int((row[:, 2] >= 0).sum()) for case in cases for row in case.clicks}
+    assert {0, 1, 4, 5, 9, SPEC.max_clicks} == counts
+    assert max(case.clicks.shape[1] for case in cases) == SPEC.max_clicks
+    for case in cases:
+        size, valid = case.image.shape[-1], case.clicks[case.clicks[..., 2] >= 0]
+        assert ((valid[:, :2] >= -0.5) & (valid[:, :2] < size - 0.5)).all()
+        assert (case.clicks[case.clicks[..., 2] < 0] == -1).all()
+    corners = {tuple(row[:2]) for case in cases for clicks in case.clicks for row in clicks}
+    assert (-0.5, -0.5) in corners
+
+
+def test_arrays_are_what_a_backend_takes(cases):
+    for case in cases:
+        for array in (case.image, case.clicks, case.previous_mask):
+            assert array.dtype == np.float32
+            assert array.flags.c_contiguous
+        assert case.image.min() >= 0
+        assert case.image.max() <= 1
+
+
+def test_flat_is_flat_and_the_letterbox_is_padded(cases):
+    flat = next(case.image[0] for case in cases if case.kind == "flat")
+    assert (flat.std(axis=(1, 2)) == 0).all()
+    boxed = next(case.image[0] for case in cases if case.kind == "letterboxed")
+    np.testing.assert_array_equal(boxed[:, -1, 0], np.float32(SPEC.pad))
+    photograph = next(case.image[0] for case in cases if case.kind == "photograph")
+    np.testing.assert_array_equal(
+        photograph[:, 40:, :], np.broadcast_to(photograph[:, 40:41, :1], (3, 24, 64))
+    )
+
+
+def test_a_network_without_previous_mask_gets_none():
+    assert all(case.previous_mask is None for case in make_cases(replace(SPEC, previous_mask=False), PHOTO))
+
+
+def test_cases_are_the_same_each_time(cases):
+    for one, other in zip(cases, make_cases(SPEC, PHOTO), strict=True):
+        assert one.label == other.label
+        np.testing.assert_array_equal(one.image, other.image)
+
+
+def test_a_photograph_of_choice_is_read_as_rgb(tmp_path):
+    path = tmp_path / "red.png"
+    cv2.imwrite(str(path), np.full((4, 5, 3), (0, 0, 255), np.uint8))
+    assert load_photo(path).tolist()[0][0] == [255, 0, 0]
+
+
+@pytest.mark.parametrize("content", [None, b"not an image"])
+def test_a_photograph_that_cannot_be_read(tmp_path, content):
+    path = tmp_path / "photo.jpg"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(BuildError, match=r"expected a photograph at .*photo\.jpg"):
+        load_photo(path)
+
+
+def test_without_any_photograph_the_message_says_how_to_get_one(monkeypatch):
+    real = builtins.__import__
+
+    def without_skimage(name, *args, **kwargs):
+        if name.startswith("skimage"):
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without_skimage)
+    with pytest.raises(BuildError, match=r'pip install "clickmask\[examples\]", or .* --parity-image'):
+        load_photo(None)

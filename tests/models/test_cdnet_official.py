@@ -1,0 +1,168 @@
+"""The ``official`` preset computes what the public code's CDNet-ResNet-34 computed, tensor by tensor."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from golden_cdnet import CASES, Recording
+
+from clickmask_models.cdnet import CDNet
+from clickmask_models.click_maps import ClickMapConfig, click_maps
+from clickmask_models.clickseg_keys import official_keys
+from clickmask_models.feature_diffusion import diffusion_weights
+from clickmask_models.pixel_diffusion import PixelDiffusion
+from clickmask_models.presets import preset
+
+# Submodule whose output was recorded -> (name, channel step, row and column step).
+RECORDED = {
+    "fusion": ("maps_transform", 16, 4),
+    "backbone.layer1": ("layer1", 16, 4),
+    "backbone.layer2": ("layer2", 32, 4),
+    "backbone.layer3": ("layer3", 64, 4),
+    "backbone.layer4": ("layer4", 64, 2),
+    "decoder.skip": ("skip_project", 8, 4),
+    "aspp": ("aspp", 32, 1),
+    "feature_diffusion": ("fdm_out", 32, 1),
+    "feature_diffusion.project.0": ("fdm_bn_pos", 16, 2),
+    "feature_diffusion.project.1": ("fdm_bn_neg", 16, 2),
+    "decoder": ("decoder", 16, 4),
+    "head": ("logits_s4", 1, 1),
+}
+
+
+@pytest.fixture(scope="module")
+def recording(shared):
+    return Recording(shared)
+
+
+@pytest.fixture(scope="module")
+def network(recording):
+    tensors = recording.state_dict()
+    network = CDNet(preset("official")).eval()
+    network.load_state_dict({ours: tensors[name] for name, ours in official_keys(tensors).items()})
+    return network
+
+
+@pytest.fixture(scope="module")
+def runs(network, recording):
+    """For each case the logits and the outputs of all submodules by name."""
+    outputs = {}
+
+    def keep(name):
+        def hook(_module, inputs, output):
+            outputs[name] = (inputs[0], output[0] if isinstance(output, tuple) else output)
+
+        return hook
+
+    hooks = [module.register_forward_hook(keep(name)) for name, module in network.named_modules()]
+    results = {}
+    with torch.no_grad():
+        for case in CASES:
+            logits = network(recording.image(case), recording.clicks(case))
+            results[case] = (logits, dict(outputs))
+    for hook in hooks:
+        hook.remove()
+    return results
+
+
+def close(got: torch.Tensor, expected: np.ndarray, relative: float = 1e-4) -> None:
+    """Largest difference below ``relative`` times the largest value: float32 in another summation order."""
+    assert np.abs(got.numpy() - expected).max() <= relative * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_click_maps(recording, case):
+    height, width = recording(case, "image").shape[:2]
+    clicks = recording.clicks(case)
+    near = click_maps(clicks, height, width, ClickMapConfig("disk", 5.0))
+    np.testing.assert_array_equal(near[0], recording(case, "click_map"))
+    wide = click_maps(clicks, height, width, ClickMapConfig("disk", 24.0))
+    bits = np.unpackbits(recording(case, "fdm_disk_full_bits"))[: wide.numel()]
+    np.testing.assert_array_equal(wide.numpy().ravel(), bits)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_logits(runs, recording, case):
+    logits = runs[case][0][0, 0]
+    assert logits.dtype == torch.float32
+    close(logits, recording(case, "logits"))
+    assert ((logits > 0).numpy() != (recording(case, "logits") > 0)).sum() <= 2
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("module", RECORDED)
+def test_intermediate(runs, recording, case, module):
+    name, channels, step = RECORDED[module]
+    output = runs[case][1][module][1][0]
+    expected = recording(case, name)
+    close(output[::channels, ::step, ::step].reshape(expected.shape), expected)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_clicks_are_added_after_the_stem(runs, recording, case):
+    outputs = runs[case][1]
+    stem = torch.relu(outputs["backbone.bn1"][1]) + outputs["fusion"][1]
+    close(stem[0, ::16, ::4, ::4], recording(case, "stem_plus_clicks"))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_feature_diffusion_weights(network, runs, recording, case):
+    outputs = runs[case][1]
+    size = recording(case, "image").shape[:2]
+    cells = recording(case, "fdm_D_pos").shape
+    sources = network._sources(recording.clicks(case), network.config.feature_diffusion, size, cells)
+    close(sources[0], recording(case, "fdm_S_clicks"))
+    destination = torch.sigmoid(outputs["feature_diffusion.destination_head"][1])
+    source_weights, row_weights = diffusion_weights("v3", sources, destination)
+    for index, sign in enumerate(("pos", "neg")):
+        close(row_weights[index][0, 0], recording(case, f"fdm_D_{sign}"))
+        close(source_weights[index][0, 0], recording(case, f"fdm_S_{sign}"))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_raw_affinity_and_its_softmax(runs, recording, case):
+    outputs = runs[case][1]
+    theta = outputs["feature_diffusion.theta"][1][0].flatten(1).double()
+    phi = outputs["feature_diffusion.phi"][1][0].flatten(1).double()
+    affinity = theta.T[recording(case, "fdm_rows")] @ phi
+    close(affinity, recording(case, "fdm_A_rows"))
+    for sign in ("pos", "neg"):
+        source = torch.from_numpy(recording(case, f"fdm_S_{sign}")).flatten().double()
+        softmax = torch.softmax(affinity * source, dim=1)
+        close(softmax, recording(case, f"fdm_softmax_{sign}_rows"), 1e-3)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_result_after_pixel_diffusion(network, runs, recording, case):
+    diffusion = PixelDiffusion(network.config.pixel_diffusion)
+    image, clicks = recording.image(case), recording.clicks(case)
+    logits, expected = runs[case][0], recording(case, "pdm5")
+    whole = np.abs(diffusion(logits, image, clicks)[0, 0].numpy() - expected)
+    # The source is cut at |m| = 0.25. About 10 pixels an image are as near to it as rounding reaches; one
+    # that is cut here and was kept there moves its surroundings, by at most a share of 0.25.
+    assert np.quantile(whole, 0.99) < 1e-4
+    assert whole.max() < 0.05
+    # With those few pixels' logits taken from the recording, all the rest agrees.
+    near = ((2 * torch.sigmoid(logits) - 1).abs() - 0.25).abs() < 1e-4
+    assert near.sum() <= 20
+    logits = torch.where(near, torch.from_numpy(recording(case, "logits")), logits)
+    settled = np.abs(diffusion(logits, image, clicks)[0, 0].numpy() - expected)
+    assert settled.max() < 1e-4
+
+
+def test_every_official_tensor_is_either_ours_or_dropped(network, recording):
+    names = [entry["name"] for entry in recording.keys["state_dict"]]
+    keys = official_keys(names)
+    assert sorted(keys.values()) == sorted(network.state_dict())
+    dropped = set(names) - keys.keys()
+    assert len(dropped) == 19
+    assert {name.split(".")[0] for name in dropped} == {"latent_head", "PDM"}
+
+
+@pytest.mark.parametrize(
+    "name", ["feature_extractor.upatt.gamma", "module.head.layers.2.bias", "head.layers.3.bias"]
+)
+def test_foreign_tensor_is_refused_by_name(name):
+    with pytest.raises(ValueError, match=name):
+        official_keys(["head.layers.2.bias", name])

@@ -1,0 +1,129 @@
+"""Checkpoints: what is saved comes back, and anything else is refused by a sentence that names it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from clickmask_models.cdnet import CDNet, CDNetConfig
+from clickmask_models.checkpoints import CheckpointError, load_backbone, load_checkpoint, save_checkpoint
+from clickmask_models.encode_once import EncodeOnceCDNet
+
+SMALL = CDNetConfig(backbone="resnet18", stem="v1b", channels=16)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    torch.manual_seed(0)
+    network = CDNet(SMALL)
+    path = tmp_path / "small.safetensors"
+    save_checkpoint(path, network, {"step": "12"})
+    return path, network
+
+
+def metadata_of(path) -> dict[str, str]:
+    header = path.read_bytes()
+    length = int.from_bytes(header[:8], "little")
+    return json.loads(header[8 : 8 + length])["__metadata__"]
+
+
+def test_network_comes_back_in_float32_and_eval_mode(saved):
+    path, network = saved
+    loaded = load_checkpoint(path)
+    assert loaded.config == SMALL
+    assert not loaded.training
+    for name, tensor in loaded.state_dict().items():
+        assert tensor.dtype in (torch.float32, torch.int64)
+        torch.testing.assert_close(tensor, network.state_dict()[name], rtol=1e-3, atol=1e-6)
+
+
+def test_extra_metadata_is_kept_and_nothing_partial_left(saved):
+    path, _ = saved
+    assert metadata_of(path)["step"] == "12"
+    assert [item.name for item in path.parent.iterdir()] == [path.name]
+
+
+def tampered(path, change_tensors=None, change_metadata=None):
+    tensors, metadata = load_file(path), metadata_of(path)
+    if change_tensors:
+        change_tensors(tensors)
+    if change_metadata:
+        change_metadata(metadata)
+    save_file(tensors, path, metadata)
+    return path
+
+
+def test_missing_unknown_and_misshapen_tensors_are_all_named(saved):
+    def change(tensors):
+        del tensors["head.2.bias"]
+        tensors["extra.weight"] = torch.zeros(1)
+        tensors["head.2.weight"] = torch.zeros(3)
+
+    with pytest.raises(
+        CheckpointError, match=r"(?s)missing head\.2\.bias.*unknown extra\.weight.*head\.2\.weight has"
+    ):
+        load_checkpoint(tampered(saved[0], change))
+
+
+def test_configuration_with_an_unknown_key_is_refused(saved):
+    def change(metadata):
+        document = json.loads(metadata["clickmask"])
+        document["config"]["colour"] = "red"
+        metadata["clickmask"] = json.dumps(document)
+
+    with pytest.raises(CheckpointError, match="colour"):
+        load_checkpoint(tampered(saved[0], change_metadata=change))
+
+
+def test_unknown_family_is_refused(saved):
+    def change(metadata):
+        metadata["clickmask"] = json.dumps({"family": "sam", "config": {}})
+
+    with pytest.raises(CheckpointError, match="sam"):
+        load_checkpoint(tampered(saved[0], change_metadata=change))
+
+
+def test_foreign_safetensors_file_is_refused(tmp_path):
+    path = tmp_path / "other.safetensors"
+    save_file({"a": torch.zeros(2)}, path)
+    with pytest.raises(CheckpointError, match="metadata"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint at all", b"\x80\x04pickle"])
+def test_other_bytes_are_refused(tmp_path, content):
+    path = tmp_path / "broken.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"broken\.safetensors"):
+        load_checkpoint(path)
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match="absent"):
+        load_checkpoint(tmp_path / "absent.safetensors")
+
+
+@pytest.mark.parametrize("name", ["imagenet", "deeplab_voc"])
+def test_published_backbone_weights_load(shared, name):
+    path = shared / "weights" / f"mobilenet_v2_1.0_{name}_bnfolded_fp16.safetensors"
+    network = EncodeOnceCDNet()
+    load_backbone(path, network)
+    tensors = load_file(path)
+    for part, prefix in ((network.backbone, "features."), (network.context, "")):
+        for key, value in part.state_dict().items():
+            if key.startswith(prefix) and key in tensors:
+                assert torch.equal(value, tensors[key].float())
+
+
+@pytest.mark.parametrize("with_head", [False, True])
+def test_backbone_weights_load_into_a_network_without_context_head(tmp_path, with_head):
+    source = EncodeOnceCDNet()
+    tensors = source.backbone.state_dict() | (source.context.state_dict() if with_head else {})
+    save_file(tensors, tmp_path / "backbone.safetensors")
+    network = CDNet(CDNetConfig(backbone="mobilenet_v2", channels=16))
+    load_backbone(tmp_path / "backbone.safetensors", network)
+    for name, tensor in network.backbone.state_dict().items():
+        assert torch.equal(tensor, source.backbone.state_dict()[name])

@@ -1,0 +1,106 @@
+"""Click maps against loops over pixels and clicks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from clickmask_models.click_maps import ClickMapConfig, click_maps, squared_distances
+
+CLICKS = [(4.0, 3.0, 1.0), (9.5, 7.25, 1.0), (0.0, 0.0, 0.0), (15.0, 11.0, 0.0), (-1.0, -1.0, -1.0)]
+
+
+def reference(clicks, height, width, kind, size, stride=1):
+    """(2, height, width): maximum over the clicks of one label, distance taken in cells."""
+    out = np.zeros((2, height, width))
+    for x, y, label in clicks:
+        if label < 0:
+            continue
+        # Cell i covers pixels i * stride to (i + 1) * stride - 1; its centre is their mean.
+        for row in range(height):
+            for column in range(width):
+                dy = (row * stride + (stride - 1) / 2 - y) / stride
+                dx = (column * stride + (stride - 1) / 2 - x) / stride
+                squared = dx * dx + dy * dy
+                value = (
+                    float(squared <= size * size) if kind == "disk" else np.exp(-squared / (2 * size * size))
+                )
+                channel = 0 if label == 1 else 1
+                out[channel, row, column] = max(out[channel, row, column], value)
+    return out
+
+
+def draw(clicks, height, width, kind, size, stride=1):
+    return click_maps(torch.tensor([clicks]), height, width, ClickMapConfig(kind, size), stride)[0].numpy()
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"), [("disk", 5.0), ("disk", 2.5), ("gaussian", 10.0), ("gaussian", 1.0)]
+)
+@pytest.mark.parametrize("stride", [1, 8])
+def test_agrees_with_loops(kind, size, stride):
+    clicks = [(x * stride, y * stride, label) if label >= 0 else (x, y, label) for x, y, label in CLICKS]
+    got = draw(clicks, 12, 16, kind, size, stride)
+    np.testing.assert_allclose(got, reference(clicks, 12, 16, kind, size, stride), atol=1e-6)
+
+
+def test_disk_includes_pixels_at_exactly_the_radius():
+    positive = draw([(10.0, 10.0, 1.0)], 21, 21, "disk", 5.0)[0]
+    assert (positive[10, 15], positive[13, 14]) == (1, 1)  # distances 5 = sqrt(3^2 + 4^2)
+    assert (positive[10, 16], positive[14, 14]) == (0, 0)
+    assert positive.sum() == 81
+
+
+def test_overlapping_gaussians_take_the_maximum_and_stay_below_one():
+    one = draw([(5.0, 5.0, 1.0)], 12, 12, "gaussian", 3.0)[0]
+    two = draw([(5.0, 5.0, 1.0), (7.0, 5.0, 1.0)], 12, 12, "gaussian", 3.0)[0]
+    assert two.max() == 1.0
+    assert (two >= one).all()
+
+
+def test_same_click_of_both_labels_shows_in_both_maps():
+    maps = draw([(5.0, 5.0, 1.0), (5.0, 5.0, 0.0)], 12, 12, "disk", 2.0)
+    np.testing.assert_array_equal(maps[0], maps[1])
+
+
+@pytest.mark.parametrize("kind", ["disk", "gaussian"])
+def test_absent_clicks_are_dropped_by_label_wherever_they_point(kind):
+    assert not draw([(5.0, 5.0, -1.0), (0.0, 0.0, -1.0)], 12, 12, kind, 5.0).any()
+
+
+@pytest.mark.parametrize("kind", ["disk", "gaussian"])
+def test_click_in_the_top_left_pixel_counts(kind):
+    assert draw([(0.0, 0.0, 1.0)], 12, 12, kind, 5.0)[0, 0, 0] == 1.0
+
+
+def test_click_outside_reaches_in_over_the_border():
+    maps = draw([(-2.0, 6.0, 1.0)], 12, 12, "disk", 5.0)
+    assert maps[0, 6].tolist() == [1, 1, 1, 1, *[0] * 8]
+
+
+@pytest.mark.parametrize("kind", ["disk", "gaussian"])
+def test_order_and_padding_do_not_matter(kind):
+    expected = draw(CLICKS, 12, 16, kind, 3.0)
+    np.testing.assert_array_equal(draw(CLICKS[::-1], 12, 16, kind, 3.0), expected)
+    np.testing.assert_array_equal(draw(CLICKS + [(-1.0, -1.0, -1.0)] * 5, 12, 16, kind, 3.0), expected)
+
+
+@pytest.mark.parametrize("kind", ["disk", "gaussian"])
+def test_half_precision_clicks_and_large_images_stay_finite(kind):
+    clicks = torch.tensor([[[1900.0, 1000.0, 1.0]]]).half()
+    maps = click_maps(clicks, 64, 2048, ClickMapConfig(kind, 5.0))
+    assert maps.dtype == torch.float32
+    assert torch.isfinite(maps).all()
+
+
+def test_distances_without_a_click_are_beyond_any_image():
+    distances = squared_distances(torch.tensor([[[3.0, 4.0, 1.0]]]), 8, 8)
+    assert distances[0, 0, 0, 0] == 25.0
+    assert distances[0, 1].min() >= 2e9
+
+
+@pytest.mark.parametrize(("kind", "size", "name"), [("square", 5.0, "kind"), ("disk", 0.0, "size")])
+def test_bad_configuration_is_named(kind, size, name):
+    with pytest.raises(ValueError, match=name):
+        ClickMapConfig(kind, size)

@@ -1,0 +1,81 @@
+"""Named configurations: what they hold, and that each can be built and described in JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from clickmask_models.config_json import config_from_json, config_to_json
+from clickmask_models.presets import DEFAULT, PRESETS, build_network, pipeline, preset
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_configuration_survives_json(name):
+    assert config_from_json(json.loads(json.dumps(config_to_json(preset(name))))) == preset(name)
+
+
+@pytest.mark.parametrize("name", [DEFAULT, "official"])
+def test_network_can_be_built_and_run(name):
+    network = build_network(preset(name)).eval()
+    clicks = torch.tensor([[[10.0, 20.0, 1.0]]])
+    with torch.no_grad():
+        logits = network(torch.rand(1, 3, 64, 64), clicks, torch.zeros(1, 1, 64, 64))
+    assert logits.shape == (1, 1, 64, 64)
+    assert network.config == preset(name)
+
+
+def test_paper_follows_the_paper():
+    config = preset("paper")
+    assert (config.backbone, config.fusion, config.previous_mask) == ("resnet50", "map_fusion", False)
+    assert (config.click_map.kind, config.click_map.size) == ("gaussian", 10.0)
+    assert (config.feature_diffusion.variant, config.feature_diffusion.source_kind) == ("fdm", "gaussian")
+    pixel = config.pixel_diffusion
+    assert (pixel.iterations, pixel.amplitude, pixel.cutoff, pixel.affinity) == (10, 1.0, None, "paper")
+    assert pipeline("paper").crop.start_click == 3
+
+
+def test_official_follows_the_public_code():
+    config = preset("official")
+    assert (config.backbone, config.fusion, config.channels) == ("resnet34", "conv1s", 128)
+    assert (config.click_map.kind, config.click_map.size) == ("disk", 5.0)
+    assert (config.feature_diffusion.variant, config.feature_diffusion.source_kind) == ("v3", "disk_24px")
+    pixel = config.pixel_diffusion
+    assert (pixel.iterations, pixel.amplitude, pixel.cutoff, pixel.affinity) == (5, 10.0, 0.25, "official")
+    around = pipeline("official")
+    assert (around.sizes, around.fit, around.coordinates) == ((384,), "squash", "public")
+    assert (around.crop.start_click, around.crop.min_size, around.flip_averaging) == (2, 10, True)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_pipeline_is_one_that_a_bundle_can_hold(name):
+    crop = pytest.importorskip("clickmask.crop")
+    around = pipeline(name)
+    crop.CropPolicy(**dataclasses.asdict(around.crop))
+    assert list(around.sizes) == sorted(around.sizes)
+    assert all(size % 32 == 0 for size in around.sizes)
+
+
+def test_unknown_preset_lists_the_known_ones():
+    with pytest.raises(ValueError, match="official"):
+        preset("offical")
+    with pytest.raises(ValueError, match="official"):
+        pipeline("offical")
+
+
+def test_build_network_refuses_other_objects():
+    with pytest.raises(TypeError, match="CDNetConfig"):
+        build_network({"backbone": "resnet34"})
+
+
+@pytest.mark.parametrize("name", ["paper", DEFAULT])
+def test_missing_key_is_named_and_no_default_takes_its_place(name):
+    document = json.loads(json.dumps(config_to_json(preset(name))))
+    del document["config"]["feature_diffusion"]["inner_channels"]
+    with pytest.raises(ValueError, match=r"feature_diffusion: missing keys inner_channels"):
+        config_from_json(document)
+    del document["config"]["click_map"], document["config"]["pixel_diffusion"]
+    with pytest.raises(ValueError, match="missing keys click_map, pixel_diffusion"):
+        config_from_json(document)

@@ -1,0 +1,186 @@
+"""Tiny bundles that the tests make themselves, with the NumPy truth of what their graphs compute.
+
+The network: the mean of the image's channels, plus 0.25 for each positive click, plus half the previous mask.
+With two graphs the encoder averages 4 x 4 blocks and the decoder enlarges them again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clickmask.backends.fake import fake_manifest
+from clickmask.manifest import Manifest
+
+STRIDE = 4
+CLICK_WEIGHT = 0.25
+MASK_WEIGHT = 0.5
+
+
+def expected_logits(
+    image: np.ndarray, clicks: np.ndarray, previous_mask: np.ndarray | None, encodes_once: bool
+) -> np.ndarray:
+    """The tiny network in NumPy, in float64."""
+    batch, channels, size, _ = image.shape
+    body = image.astype(np.float64)
+    if encodes_once:
+        blocks = body.reshape(batch, channels, size // STRIDE, STRIDE, size // STRIDE, STRIDE).mean((3, 5))
+        body = blocks.repeat(STRIDE, axis=2).repeat(STRIDE, axis=3)
+    logits = body.mean(axis=1, keepdims=True)
+    labels = np.maximum(clicks[:, :, 2], 0)  # padding, -1, must not change the result
+    logits = logits + CLICK_WEIGHT * labels.sum(axis=1, dtype=np.float64)[:, None, None, None]
+    return logits if previous_mask is None else logits + MASK_WEIGHT * previous_mask
+
+
+def prompt(batch: int, size: int, slots: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Random image, clicks (padding included) and previous mask."""
+    random = np.random.default_rng(seed)
+    image = random.random((batch, 3, size, size), dtype=np.float32)
+    clicks = random.random((batch, slots, 3), dtype=np.float32) * size
+    clicks[:, :, 2] = random.integers(0, 2, (batch, slots))
+    clicks[:, slots // 2 + 1 :] = -1
+    return image, clicks, random.random((batch, 1, size, size), dtype=np.float32)
+
+
+def make_bundle(
+    folder: Path,
+    *,
+    encodes_once: bool = False,
+    backends: tuple[str, ...] = ("onnxruntime",),
+    bias: float = 0.0,
+    **overrides: Any,
+) -> Path:
+    """Write a bundle whose files are all in order; ``bias`` is added to its logits.
+
+    Overrides are those of ``fake_manifest``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = fake_manifest(encodes_once=encodes_once, **overrides)
+    previous_mask = manifest.input.previous_mask
+    artefacts = []
+    for backend in backends:
+        files = {}
+        for graph in manifest.graphs:
+            path = folder / f"{graph}.{'onnx' if backend == 'onnxruntime' else 'ts'}"
+            write = _write_onnx if backend == "onnxruntime" else _write_torchscript
+            write(path, graph, previous_mask, bias)
+            files[graph] = file_entry(path)
+        artefacts.append(artefact(backend, files))
+    write_manifest(folder, json.loads(fake_manifest_text(manifest, artefacts)))
+    return folder
+
+
+def fake_manifest_text(manifest: Manifest, artefacts: list[dict[str, Any]]) -> str:
+    return json.dumps({**json.loads(manifest.to_json()), "artefacts": artefacts})
+
+
+def artefact(backend: str, files: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return {
+        "backend": backend,
+        "precision": "fp32",
+        "device": "cuda" if backend == "tensorrt" else "any",
+        "files": files,
+        "parity": {"synthetic": {"iou": 1.0, "sign_flips": 0, "max_error": 0.0}},
+        "opset": 18 if backend == "onnxruntime" else None,
+        "tools": {"test": "1"},
+        **changes,
+    }
+
+
+def file_entry(path: Path) -> dict[str, Any]:
+    data = path.read_bytes()
+    return {"path": path.name, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+
+
+def read_manifest(folder: Path) -> Any:
+    return json.loads((folder / "manifest.json").read_text())
+
+
+def write_manifest(folder: Path, document: Any) -> None:
+    (folder / "manifest.json").write_text(json.dumps(document))
+
+
+def change_manifest(folder: Path, **changes: Any) -> None:
+    """Replace top-level keys of a bundle's manifest."""
+    write_manifest(folder, {**read_manifest(folder), **changes})
+
+
+def _write_onnx(path: Path, graph: str, previous_mask: bool, bias: float) -> None:
+    from onnx import TensorProto, checker, helper, save
+
+    def value(name: str, *shape: int | str) -> Any:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))
+
+    image, feature = value("image", "B", 3, "S", "S"), value("feature_0", "B", 3, "s", "s")
+    if graph == "encoder":
+        sides = {"kernel_shape": [STRIDE, STRIDE], "strides": [STRIDE, STRIDE]}
+        body = [helper.make_node("AveragePool", ["image"], ["feature_0"], **sides)]
+        inputs, outputs = [image], [feature]
+    else:
+        body = _onnx_body(graph == "decoder", previous_mask)
+        inputs = [feature if graph == "decoder" else image, value("clicks", "B", "M", 3)]
+        inputs += [value("previous_mask", "B", 1, "S", "S")] if previous_mask else []
+        outputs = [value("logits", "B", 1, "S", "S")]
+    constants = [] if graph == "encoder" else _onnx_constants(bias)
+    model = helper.make_model(
+        helper.make_graph(body, graph, inputs, outputs, constants),
+        opset_imports=[helper.make_opsetid("", 18)],
+        ir_version=9,
+    )
+    checker.check_model(model)
+    save(model, str(path))
+
+
+def _onnx_constants(bias: float) -> list[Any]:
+    from onnx import TensorProto, helper
+
+    integers = {"axis_1": 1, "axis_2": 2, "axis_3": 3}
+    numbers = {"click_weight": CLICK_WEIGHT, "mask_weight": MASK_WEIGHT, "bias": bias}
+    return [
+        *(helper.make_tensor(name, TensorProto.INT64, [1], [value]) for name, value in integers.items()),
+        *(helper.make_tensor(name, TensorProto.FLOAT, [1], [value]) for name, value in numbers.items()),
+        helper.make_tensor("scales", TensorProto.FLOAT, [4], [1, 1, STRIDE, STRIDE]),
+    ]
+
+
+def _onnx_body(enlarge: bool, previous_mask: bool) -> list[Any]:
+    from onnx.helper import make_node as node
+
+    nearest = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    body = [node("Resize", ["feature_0", "", "scales"], ["enlarged"], **nearest)] if enlarge else []
+    body += [
+        node("ReduceMean", ["enlarged" if enlarge else "image", "axis_1"], ["grey"], keepdims=1),
+        node("Slice", ["clicks", "axis_2", "axis_3", "axis_2"], ["labels"]),
+        node("Relu", ["labels"], ["positive"]),
+        node("ReduceSum", ["positive", "axis_1"], ["label_sum"], keepdims=1),
+        node("Mul", ["label_sum", "click_weight"], ["click_term"]),
+        node("Unsqueeze", ["click_term", "axis_3"], ["click_map"]),
+        node("Add", ["grey", "click_map"], ["with_clicks"]),
+        node("Add", ["with_clicks", "bias"], ["with_bias" if previous_mask else "logits"]),
+    ]
+    if previous_mask:
+        body += [
+            node("Mul", ["previous_mask", "mask_weight"], ["mask_term"]),
+            node("Add", ["with_bias", "mask_term"], ["logits"]),
+        ]
+    return body
+
+
+def _write_torchscript(path: Path, graph: str, previous_mask: bool, bias: float) -> None:
+    import torch
+    import torch_graphs
+
+    with warnings.catch_warnings():  # torch deprecates TorchScript as a whole
+        warnings.simplefilter("ignore", DeprecationWarning)
+        if graph == "encoder":
+            module: Any = torch_graphs.Encoder()
+        elif previous_mask:
+            module = torch_graphs.Decoder(graph == "decoder", bias)
+        else:
+            module = torch_graphs.DecoderWithoutMask(graph == "decoder", bias)
+        torch.jit.script(module).save(str(path))

@@ -1,0 +1,395 @@
+"""The ``clickmask`` command from its words to its files, messages and exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from bundles import make_bundle
+
+from clickmask import __version__, bundle, cli, picture_files
+from clickmask.clicks import Click
+from clickmask.errors import InvalidInputError
+from clickmask.picture_files import overlay, read_picture, write_picture
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A bundle whose mask is where the image's mean is above 0.25: each positive click adds 0.25."""
+    return make_bundle(tmp_path / "bundle", bias=-0.5, input={"previous_mask": False})
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """80 x 60: left half black, right half white."""
+    image = np.zeros((60, 80, 3), np.uint8)
+    image[:, 40:] = 255
+    path = tmp_path / "photo.png"
+    path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
+    return path
+
+
+def run(*words: object) -> int:
+    return cli.main([str(word) for word in words])
+
+
+def one_error(capsys: pytest.CaptureFixture[str]) -> str:
+    """The single line on stderr; nothing on stdout."""
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("clickmask: error: ")
+    return err
+
+
+# segment
+
+
+def test_segment_writes_mask_and_overlay(
+    folder: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, drawn = tmp_path / "mask.png", tmp_path / "overlay.png"
+
+    status = run("segment", folder, photo, "--click", "60,30", "--out", out, "--overlay", drawn)
+
+    mask = cv2.imread(str(out), cv2.IMREAD_UNCHANGED)
+    assert status == 0
+    assert mask.shape == (60, 80)
+    assert set(np.unique(mask)) == {0, 255}
+    assert not mask[:, :38].any()
+    assert mask[:, 42:].all()
+    assert read_picture(drawn).shape == (60, 80, 3)
+    text = capsys.readouterr().out
+    assert "pixels after 1 click(s), onnxruntime on cpu" in text
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "bundle",
+        "mask.png",
+        "overlay.png",
+        "photo.png",
+    ]
+
+
+def test_segment_takes_negative_clicks_and_options(folder: Path, photo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mask.png"
+    words = ["--click", "60,30", "--click", "5.5,30,-", "--crop-policy", "none", "--size", "96"]
+
+    assert (
+        run("segment", folder, photo, *words, "--backend", "onnxruntime", "--device", "cpu", "--out", out)
+        == 0
+    )
+
+    assert out.exists()
+
+
+@pytest.mark.parametrize("word", ["default", "-"])
+def test_segment_finds_the_default_bundle(
+    folder: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    monkeypatch.setattr(bundle, "default_bundle_path", lambda: folder)
+
+    assert run("segment", word, photo, "--click", "1,1", "--out", tmp_path / "mask.png") == 0
+
+
+def test_segment_without_an_output_is_a_wrong_command_line(folder: Path, photo: Path) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run("segment", folder, photo, "--click", "1,1")
+
+
+@pytest.mark.parametrize("click", ["", "1", "1,2,3,4", "1,x", "1,2,*", "nan,2", "1,inf"])
+def test_segment_with_a_wrong_click_is_a_wrong_command_line(
+    folder: Path, photo: Path, click: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run("segment", folder, photo, f"--click={click}", "--out", "mask.png")
+
+    assert "expected X,Y or X,Y,- with numbers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--click", "80,10"], "80"),
+        (["--click", "1,1", "--device", "gpu"], "device: expected"),
+        (["--click", "1,1", "--backend", "torchscript"], "expected an artefact for backend='torchscript'"),
+        (["--click", "1,1", "--size", "65"], "65"),
+    ],
+    ids=["click_outside", "device", "backend", "size"],
+)
+def test_segment_reports_what_cannot_be_done(
+    folder: Path,
+    photo: Path,
+    tmp_path: Path,
+    words: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run("segment", folder, photo, *words, "--out", tmp_path / "mask.png") == 1
+
+    assert message in one_error(capsys)
+    assert not (tmp_path / "mask.png").exists()
+
+
+def test_segment_without_the_image(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("segment", folder, tmp_path / "no.png", "--click", "1,1", "--out", tmp_path / "mask.png") == 1
+
+    assert "expected a readable file" in one_error(capsys)
+
+
+def test_segment_of_a_file_that_is_no_picture(
+    folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes.png").write_text("no picture")
+
+    assert (
+        run("segment", folder, tmp_path / "notes.png", "--click", "1,1", "--out", tmp_path / "mask.png") == 1
+    )
+
+    assert "a picture that OpenCV reads" in one_error(capfd)
+
+
+@pytest.mark.parametrize(
+    ("out", "overlay", "message"),
+    [
+        ("mask.jpg", None, "--out: expected an ending of .png"),
+        ("none/mask.png", None, "--out: expected to write '{}/none/mask.png', got no folder '{}/none'"),
+        ("mask.png", "none/drawn.png", "--overlay: expected to write '{}/none/drawn.png', got no folder"),
+        ("mask.png", "drawn.xyz", "--overlay: expected an image ending such as .png, got '{}/drawn.xyz'"),
+        (None, "drawn", "--overlay: expected an image ending such as .png"),
+        ("mask.png", "bundle/../mask.png", "--overlay: expected another file than --out"),
+    ],
+    ids=["lossy", "out_folder", "overlay_folder", "overlay_ending", "no_ending", "same_file"],
+)
+def test_segment_checks_where_to_write_before_it_loads_anything(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    out: str | None,
+    overlay: str | None,
+    message: str,
+) -> None:
+    monkeypatch.setattr(cli, "read_picture", lambda _: pytest.fail("a picture was read"))
+    named = [
+        word
+        for flag, name in (("--out", out), ("--overlay", overlay))
+        if name
+        for word in (flag, tmp_path / name)
+    ]
+
+    assert run("segment", folder, "photo.png", "--click", "1,1", *named) == 1
+
+    assert message.format(tmp_path, tmp_path) in one_error(capsys)
+
+
+def test_segment_takes_a_negative_coordinate_as_its_help_says(
+    folder: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        run("segment", "--help")
+
+    assert "--click=-0.4,1" in "".join(capsys.readouterr().out.split())
+    assert run("segment", folder, photo, "--click=-0.4,1", "--out", tmp_path / "mask.png") == 0
+
+
+def test_segment_without_a_bundle(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("segment", tmp_path / "none", photo, "--click", "1,1", "--out", tmp_path / "mask.png") == 1
+
+    assert "expected a bundle folder" in one_error(capsys)
+
+
+# Pictures
+
+
+def test_picture_is_turned_as_its_exif_says(tmp_path: Path) -> None:
+    image = np.zeros((8, 16, 3), np.uint8)
+    image[:, 8:] = 255
+    jpeg = cv2.imencode(".jpg", image)[1].tobytes()
+    # An EXIF block of one entry: tag 0x0112, orientation 6 (turn a quarter clockwise to see it upright).
+    tiff = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+    block = b"Exif\0\0" + tiff
+    (tmp_path / "turned.jpg").write_bytes(
+        jpeg[:2] + b"\xff\xe1" + (len(block) + 2).to_bytes(2, "big") + block + jpeg[2:]
+    )
+
+    picture = read_picture(tmp_path / "turned.jpg")
+
+    assert picture.shape == (16, 8, 3)
+    assert picture[:6].max() < 50
+    assert picture[10:].min() > 200
+
+
+def test_picture_is_rgb_whatever_the_file_holds(tmp_path: Path) -> None:
+    red = np.zeros((4, 5, 4), np.uint8)
+    red[..., 2:] = 255  # BGRA
+    (tmp_path / "red.png").write_bytes(cv2.imencode(".png", red)[1].tobytes())
+    (tmp_path / "grey.png").write_bytes(cv2.imencode(".png", np.full((4, 5), 65535, np.uint16))[1].tobytes())
+
+    np.testing.assert_array_equal(read_picture(tmp_path / "red.png")[0, 0], [255, 0, 0])
+    np.testing.assert_array_equal(read_picture(tmp_path / "grey.png")[0, 0], [255, 255, 255])
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n"], ids=["empty", "header_alone"])
+def test_picture_that_is_broken(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "broken.png").write_bytes(content)
+
+    with pytest.raises(InvalidInputError, match="a picture that OpenCV reads"):
+        read_picture(tmp_path / "broken.png")
+
+
+def test_picture_that_is_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="expected a readable file"):
+        read_picture(tmp_path)
+
+
+def test_overlay_tints_the_mask_outlines_it_and_draws_the_clicks() -> None:
+    image = np.full((60, 80, 3), 100, np.uint8)
+    mask = np.zeros((60, 80), bool)
+    mask[10:50, 10:70] = True
+    before = image.copy()
+
+    drawn = overlay(image, mask, [Click(30, 30), Click(2, 2, positive=False)])
+
+    np.testing.assert_array_equal(image, before)
+    np.testing.assert_array_equal(drawn[30, 30], [0, 180, 0])
+    np.testing.assert_array_equal(drawn[2, 2], [220, 0, 0])
+    np.testing.assert_array_equal(drawn[10, 40], [255, 255, 0])
+    np.testing.assert_array_equal(drawn[20, 60], [76, 108, 162])
+    np.testing.assert_array_equal(drawn[55, 75], [100, 100, 100])
+
+
+def test_overlay_of_an_empty_mask_is_the_image() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+
+    np.testing.assert_array_equal(overlay(image, np.zeros((20, 30), bool), []), image)
+
+
+def test_failed_write_leaves_the_old_file_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mask.png").write_text("old")
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(picture_files.os, "replace", full)
+
+    with pytest.raises(InvalidInputError, match="No space left"):
+        write_picture(tmp_path / "mask.png", np.zeros((4, 4), np.uint8))
+    assert [path.name for path in tmp_path.iterdir()] == ["mask.png"]
+    assert (tmp_path / "mask.png").read_text() == "old"
+
+
+@pytest.mark.parametrize("name", ["picture", "picture.xyz"])
+def test_write_with_an_ending_that_means_no_picture(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidInputError, match=r"expected an image ending such as \.png"):
+        write_picture(tmp_path / name, np.zeros((4, 4), np.uint8))
+
+
+def test_write_into_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="expected to write"):
+        write_picture(tmp_path / "none" / "mask.png", np.zeros((4, 4), np.uint8))
+
+
+# info, doctor, evaluate and the command itself
+
+
+def test_info_is_a_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("info", folder) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["name", "fake"]
+    assert any(
+        line.startswith("artefact 1") and "onnxruntime fp32 for any: network.onnx" in line for line in lines
+    )
+    starts = {len(line) - len(line[16:].lstrip()) for line in lines}
+    assert len(starts) == 1
+
+
+def test_info_as_json_is_the_manifest(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("info", folder, "--json") == 0
+
+    assert json.loads(capsys.readouterr().out) == json.loads((folder / "manifest.json").read_text())
+
+
+def test_info_of_no_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("info", tmp_path) == 1
+
+    assert "not a bundle" in one_error(capsys)
+
+
+def test_doctor_of_a_bundle_that_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("doctor", folder) == 0
+
+    assert capsys.readouterr().out.endswith("This bundle runs here.\n")
+
+
+def test_doctor_of_a_bundle_that_does_not(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "network.onnx").unlink()
+
+    assert run("doctor", folder) == 1
+
+    out, err = capsys.readouterr()
+    assert "problem  bundle" in out
+    assert "it is missing" in out
+    assert err == ""
+
+
+def test_evaluate_is_left_to_its_own_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = types.ModuleType("clickmask.evaluation.command")
+    command.add_arguments = lambda parser: parser.add_argument("--noc")  # type: ignore[attr-defined]
+    command.run = lambda options: int(options.noc)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "clickmask.evaluation.command", command)
+    import clickmask.evaluation
+
+    monkeypatch.setattr(clickmask.evaluation, "command", command, raising=False)
+
+    assert run("evaluate", "--noc", "7") == 7
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        run("--version")
+
+    assert capsys.readouterr().out == f"clickmask {__version__}\n"
+
+
+@pytest.mark.parametrize("words", [[], ["paint"], ["info"], ["segment", "a", "b"]])
+def test_wrong_command_line_is_status_2(words: list[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run(*words)
+
+
+def test_interrupt_is_no_traceback(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "examine", interrupt)
+
+    assert run("doctor", folder) == 130
+    assert capsys.readouterr().err == "clickmask: stopped\n"
+
+
+def test_python_m_clickmask_is_the_command(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    done = subprocess.run(
+        [sys.executable, "-m", "clickmask", "info", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=60,
+    )
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("clickmask: error: ")
+    assert done.stderr.count("\n") == 1

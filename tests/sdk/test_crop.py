@@ -1,0 +1,268 @@
+"""Crop rules on hand-computed boxes, and their promises on random ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clickmask.clicks import Click
+from clickmask.crop import (
+    Box,
+    CropPolicy,
+    View,
+    choose_size,
+    next_box,
+    resolve_coordinates,
+    resolve_policy,
+    resolve_size,
+)
+from clickmask.errors import InvalidInputError
+
+SIZE = (1000, 800)
+WHOLE = Box(0, 0, 1000, 800)
+INSIDE = Click(500, 400)
+PAPER = CropPolicy("paper", start_click=3, min_size=10)
+FBRS = CropPolicy("fbrs", start_click=2, min_size=10)
+
+
+def clicks(count: int, *more: Click) -> list[Click]:
+    return [INSIDE] * (count - len(more)) + list(more)
+
+
+def test_paper_starts_at_the_third_click_fbrs_at_the_second() -> None:
+    bbox = Box(450, 350, 550, 450)
+    assert next_box(CropPolicy.named("paper"), SIZE, clicks(2), bbox, WHOLE) == WHOLE
+    assert next_box(CropPolicy.named("paper"), SIZE, clicks(3), bbox, WHOLE) == Box(400, 300, 600, 500)
+    assert next_box(CropPolicy.named("fbrs"), SIZE, clicks(1), bbox, None) == WHOLE
+    assert next_box(CropPolicy.named("fbrs"), SIZE, clicks(2), bbox, WHOLE) == Box(400, 300, 600, 500)
+
+
+def test_none_is_always_the_whole_image() -> None:
+    assert next_box(CropPolicy.named("none"), SIZE, clicks(9), Box(450, 350, 550, 450), None) == WHOLE
+
+
+def test_box_grows_by_forty_percent_about_its_centre_width_and_height_apart() -> None:
+    # 100 x 50 at (450..550, 400..450): +20 px left and right, +10 px above and below
+    assert next_box(PAPER, SIZE, clicks(3), Box(450, 400, 550, 450), None) == Box(430, 390, 570, 460)
+
+
+def test_positive_clicks_widen_the_box_and_negative_ones_do_not() -> None:
+    bbox = Box(450, 350, 550, 450)
+    # the click's pixel 649 makes the columns 450..650: centre 550, 280 wide
+    wider = next_box(PAPER, SIZE, clicks(3, Click(649, 400)), bbox, None)
+    assert wider == Box(410, 330, 690, 470)
+    assert next_box(PAPER, SIZE, clicks(3, Click(649, 400, False)), bbox, None) == Box(430, 330, 570, 470)
+
+
+def test_empty_mask_is_the_whole_image() -> None:
+    assert next_box(PAPER, SIZE, clicks(5), None, Box(0, 0, 10, 10)) == WHOLE
+
+
+def test_cut_at_the_edge() -> None:
+    # 200 x 200 at the left edge: would reach from -40, is cut there
+    assert next_box(PAPER, SIZE, clicks(3, *[Click(100, 400)] * 3), Box(0, 300, 200, 500), None) == Box(
+        0, 260, 240, 540
+    )
+
+
+@pytest.mark.parametrize(
+    ("at", "expected"),
+    [
+        ((0, 0), Box(0, 0, 200, 200)),
+        ((999, 799), Box(800, 600, 1000, 800)),
+        ((999, 400), Box(800, 300, 1000, 501)),
+        ((50, 799), Box(0, 600, 200, 800)),
+    ],
+)
+def test_least_side_is_kept_at_the_edge_by_moving_inside(at, expected) -> None:
+    policy = CropPolicy("paper", start_click=1, min_size=200)
+    x, y = at
+    box = next_box(policy, SIZE, [Click(x, y)], Box(x, y, x + 1, y + 1), None)
+    assert box == expected
+
+
+def test_least_side_as_a_fraction_of_the_short_side() -> None:
+    policy = CropPolicy("paper", start_click=1, min_size=10, min_fraction=0.5)
+    box = next_box(policy, SIZE, [INSIDE], Box(499, 399, 501, 401), None)
+    assert (box.width, box.height) == (400, 400)
+
+
+def test_least_side_larger_than_the_image_is_the_image() -> None:
+    policy = CropPolicy("fbrs", start_click=1, min_size=200)
+    assert next_box(policy, (50, 300), [Click(5, 5)], Box(5, 5, 6, 6), None) == Box(0, 0, 50, 200)
+
+
+class TestHysteresis:
+    """f-BRS: the crop stays unless a positive click lies outside or it fits badly."""
+
+    bbox = Box(450, 350, 550, 450)  # the new box would be 430..570, 330..470: 140 x 140
+
+    def test_keeps_a_box_that_fits_well_enough(self) -> None:
+        previous = Box(420, 320, 580, 480)  # IoU of columns = rows = 140 / 160 = .875
+        assert next_box(FBRS, SIZE, clicks(3), self.bbox, previous) == previous
+        assert next_box(PAPER, SIZE, clicks(3), self.bbox, previous) != previous
+
+    def test_the_product_of_the_two_ious_decides(self) -> None:
+        # columns 140/200 = .7 and rows 140/200 = .7 give .49 < .5, though each alone is above
+        assert next_box(FBRS, SIZE, clicks(3), self.bbox, Box(400, 300, 600, 500)) == Box(430, 330, 570, 470)
+        # .7 * 140/190 = .516
+        kept = Box(400, 305, 600, 495)
+        assert next_box(FBRS, SIZE, clicks(3), self.bbox, kept) == kept
+
+    def test_a_positive_click_outside_moves_it(self) -> None:
+        previous = Box(420, 320, 580, 480)
+        moved = next_box(FBRS, SIZE, clicks(3, Click(580, 400)), self.bbox, previous)
+        assert moved != previous
+        assert moved.holds(Click(580, 400))
+        assert next_box(FBRS, SIZE, clicks(3, Click(579, 400)), self.bbox, previous) == previous
+        assert next_box(FBRS, SIZE, clicks(3, Click(900, 400, False)), self.bbox, previous) == previous
+
+    def test_a_click_on_the_last_row_or_column_is_inside(self) -> None:
+        previous = Box(420, 320, 580, 480)
+        for click in (Click(579, 479), Click(420, 320)):
+            assert next_box(FBRS, SIZE, clicks(3, click), self.bbox, previous) == previous
+
+    def test_whole_image_from_before_the_start_does_not_bind(self) -> None:
+        large = Box(100, 100, 900, 700)  # its box is cut to the image: would fit the whole image perfectly
+        medium = Box(200, 150, 800, 650)  # 80..920 x 50..750: IoU .84 * .875 > .5
+        assert next_box(FBRS, SIZE, clicks(2), medium, WHOLE) == Box(80, 50, 920, 750)
+        assert next_box(FBRS, SIZE, clicks(3), medium, WHOLE) == WHOLE
+        assert next_box(FBRS, SIZE, clicks(2), large, WHOLE) == WHOLE
+
+
+@st.composite
+def situations(draw):
+    width, height = draw(st.integers(1, 400)), draw(st.integers(1, 400))
+    x, y = st.integers(0, width - 1), st.integers(0, height - 1)
+    points = [
+        Click(
+            draw(x) + draw(st.floats(-0.5, 0.49)), draw(y) + draw(st.floats(-0.5, 0.49)), draw(st.booleans())
+        )
+        for _ in range(draw(st.integers(1, 6)))
+    ]
+
+    def box() -> Box:
+        (x0, x1), (y0, y1) = sorted((draw(x), draw(x))), sorted((draw(y), draw(y)))
+        return Box(x0, y0, x1 + 1, y1 + 1)
+
+    policy = CropPolicy(
+        draw(st.sampled_from(["paper", "fbrs", "none"])),
+        start_click=draw(st.integers(1, 4)),
+        expansion=draw(st.floats(1.0, 3.0)),
+        min_size=draw(st.integers(1, 300)),
+        min_fraction=draw(st.floats(0, 1)),
+        hysteresis_iou=draw(st.floats(0, 1)),
+    )
+    return policy, (width, height), points, box() if draw(st.booleans()) else None, box()
+
+
+@given(situations())
+@settings(deadline=None)
+def test_box_is_in_the_image_holds_the_object_and_has_the_least_side(situation) -> None:
+    policy, (width, height), points, bbox, previous = situation
+    box = next_box(policy, (width, height), points, bbox, previous)
+    assert 0 <= box.x0 < box.x1 <= width
+    assert 0 <= box.y0 < box.y1 <= height
+    assert all(box.holds(point) for point in points if point.positive)
+    if box == previous:
+        return
+    side = math.ceil(max(policy.min_size, policy.min_fraction * min(width, height)))
+    assert box.width >= min(side, width)
+    assert box.height >= min(side, height)
+    if bbox is not None:
+        assert box.x0 <= bbox.x0
+        assert bbox.x1 <= box.x1
+        assert box.y0 <= bbox.y0
+        assert bbox.y1 <= box.y1
+
+
+def test_size_nearest_to_the_long_side_smaller_of_two() -> None:
+    sizes = (256, 384, 512, 608)
+    for long_side, size in (
+        (1, 256),
+        (320, 256),
+        (321, 384),
+        (448, 384),
+        (449, 512),
+        (600, 608),
+        (9000, 608),
+    ):
+        assert choose_size(Box(0, 0, long_side, 1), sizes) == size
+        assert choose_size(Box(5, 5, 6, 5 + long_side), sizes) == size
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"kind": "focal"}, "kind must be one of"),
+        ({"start_click": 0}, "start_click must be a whole number in"),
+        ({"start_click": 1.5}, "start_click must be a whole number"),
+        ({"expansion": 0.9}, r"expansion must be a number in \[1, "),
+        ({"expansion": float("nan")}, "expansion"),
+        ({"expansion": float("inf")}, "expansion"),
+        ({"start_click": 10**400}, "start_click"),
+        ({"min_size": 0}, "min_size"),
+        ({"min_size": True}, "min_size"),
+        ({"min_fraction": 1.1}, r"min_fraction must be a number in \[0, 1\]"),
+        ({"hysteresis_iou": -0.1}, "hysteresis_iou"),
+        ({"hysteresis_iou": "half"}, "hysteresis_iou"),
+    ],
+)
+def test_policy_refuses_numbers_out_of_range(fields, words: str) -> None:
+    with pytest.raises(InvalidInputError, match=words):
+        CropPolicy(**{"kind": "paper", **fields})
+
+
+def test_policy_holds_plain_numbers() -> None:
+    policy = CropPolicy("paper", np.int64(2), np.float32(1.5), np.int32(9), Fraction(1, 2), 1)
+    assert [type(getattr(policy, field.name)) for field in dataclasses.fields(policy)[1:]] == [
+        int, float, int, float, float,
+    ]  # fmt: skip
+
+
+def test_options_of_a_session() -> None:
+    assert resolve_policy(None, PAPER) is PAPER
+    assert resolve_policy(FBRS, PAPER) is FBRS
+    assert resolve_policy("fbrs", PAPER) == CropPolicy("fbrs", start_click=2, expansion=1.4, min_size=200)
+    assert resolve_size(None, (64, 128)) is None
+    assert resolve_size(128, (64, 128)) == 128
+    assert type(resolve_size(np.int64(128), (64, 128))) is int  # type: ignore[arg-type]
+    assert resolve_coordinates(None, "public") == "public"
+    for call in (
+        lambda: resolve_policy("zoom", PAPER),
+        lambda: resolve_policy(3, PAPER),  # type: ignore[arg-type]
+        lambda: resolve_size(100, (64, 128)),
+        lambda: resolve_size(True, (1, 2)),
+        lambda: resolve_size(64.0, (64, 128)),  # type: ignore[arg-type]
+        lambda: resolve_size(np.array([64, 128]), (64, 128)),  # type: ignore[arg-type]
+        lambda: resolve_size("64", (64, 128)),  # type: ignore[arg-type]
+        lambda: resolve_coordinates("corner", "public"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(InvalidInputError, match="must be"):
+            call()
+
+
+def test_empty_box_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="x0 < x1"):
+        Box(3, 0, 3, 5)
+
+
+@pytest.mark.parametrize(
+    ("box", "fit", "valid"),
+    [
+        (Box(0, 0, 200, 100), "letterbox", (64, 32)),
+        (Box(0, 0, 200, 100), "squash", (64, 64)),
+        (Box(0, 0, 1, 1), "letterbox", (64, 64)),
+        (Box(0, 0, 8000, 1), "letterbox", (64, 1)),
+        (Box(0, 0, 128, 3), "letterbox", (64, 2)),  # 1.5 rounds up
+        (Box(0, 0, 128, 5), "letterbox", (64, 3)),  # 2.5 rounds up too: not to even
+    ],
+)
+def test_valid_part(box, fit, valid) -> None:
+    assert View(box, 64, fit).valid_size == valid

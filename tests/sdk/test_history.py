@@ -1,0 +1,202 @@
+"""Undo, redo, remove, reset and fork: what a session remembers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sessions import CROP, everything, new_session
+
+from clickmask.clicks import Click
+from clickmask.errors import InvalidInputError, SessionStateError
+from clickmask.session import HISTORY, Session
+
+
+def test_undo_and_redo_run_no_network_and_give_the_same_masks() -> None:
+    session, backend = new_session(400, 300, crop=CROP)
+    seen = [session.mask]
+    for x, positive in ((200, True), (230, True), (150, False), (215, True)):
+        seen.append(session.click(x, 150, positive))
+    calls = backend.encode_calls, backend.decode_calls
+    for expected in reversed(seen[:-1]):
+        np.testing.assert_array_equal(session.undo(), expected)
+    assert not session.can_undo
+    assert session.can_redo
+    assert session.clicks == ()
+    for expected in seen[1:]:
+        np.testing.assert_array_equal(session.redo(), expected)
+    assert session.can_undo
+    assert not session.can_redo
+    assert len(session.clicks) == 4
+    assert (backend.encode_calls, backend.decode_calls) == calls
+
+
+def test_undo_and_redo_with_nothing_left_say_so() -> None:
+    session, _ = new_session()
+    with pytest.raises(SessionStateError, match="undo, but there is none"):
+        session.undo()
+    with pytest.raises(SessionStateError, match="redo, but there is none"):
+        session.redo()
+
+
+def test_a_new_operation_forgets_what_was_undone() -> None:
+    session, _ = new_session()
+    session.click(20, 20)
+    session.undo()
+    session.click(30, 30)
+    assert not session.can_redo
+    assert session.clicks == (Click(30, 30),)
+
+
+def test_undo_takes_back_any_operation() -> None:
+    session, _ = new_session()
+    session.click(20, 20)
+    session.click(60, 60)
+    states = [session.clicks]
+    for operation in (
+        lambda: session.remove(0),
+        session.reset,
+        lambda: session.set_mask(np.eye(100, 120) > 0),
+    ):
+        operation()
+        states.append(session.clicks)
+    assert [len(clicks) for clicks in states] == [2, 1, 0, 0]
+    for clicks in reversed(states[:-1]):
+        session.undo()
+        assert session.clicks == clicks
+
+
+def test_history_is_bounded() -> None:
+    session, _ = new_session(8, 8, input={"sizes": [64]})
+    for _ in range(HISTORY // 2 + 5):
+        session.click(4, 4)
+        session.reset()
+    undone = 0
+    while session.can_undo:
+        session.undo()
+        undone += 1
+    assert undone == HISTORY
+
+
+def held(session: Session) -> int:
+    """Bytes of the distinct logits that a session keeps alive."""
+    states = [session._state, *session._past]
+    logits = {}
+    while states:
+        state = states.pop()
+        if state.logits is not None:
+            logits[id(state.logits)] = state.logits.nbytes
+        states += [state.before] if state.before else []
+    return sum(logits.values())
+
+
+def test_history_is_bounded_in_bytes(monkeypatch) -> None:
+    """Every remove(0) makes new logits for all clicks that are left."""
+    one = 64 * 64 * 4
+    monkeypatch.setattr("clickmask.session.HISTORY_BYTES", 20 * one)
+    session, _ = new_session(64, 64, input={"sizes": [64]})
+    for x in range(8):
+        session.click(x, 4)
+    assert held(session) == 8 * one
+    session.remove(0)  # 7 more
+    assert held(session) == 15 * one
+    session.remove(0)  # 6 more make 21: too many, until the operations that need the first 8 are forgotten
+    assert held(session) == 13 * one
+    assert session.can_undo
+    seven = session.undo()
+    assert len(session.clicks) == 7
+    assert not session.can_undo
+    session.redo()
+    np.testing.assert_array_equal(session.undo(), seven)
+
+
+def test_clicks_in_force_are_kept_whatever_they_hold(monkeypatch) -> None:
+    monkeypatch.setattr("clickmask.session.HISTORY_BYTES", 1)
+    session, _ = new_session(64, 64, input={"sizes": [64]})
+    session.replay([(x, 4, True) for x in range(3)])
+    assert not session.can_undo
+    assert [click.x for click in session.clicks] == [0, 1, 2]
+    session.remove(0)
+    assert [click.x for click in session.clicks] == [1, 2]
+
+
+def test_initial_masks_count_as_history(monkeypatch) -> None:
+    session, _ = new_session(64, 64)
+    noise = np.random.default_rng(0).random((64, 64)) > 0.5
+    session.set_mask(noise)
+    size = len(session.rle()["counts"])
+    monkeypatch.setattr("clickmask.session.HISTORY_BYTES", 3 * size)
+    for _ in range(5):
+        session.set_mask(noise)
+    undone = 0
+    while session.can_undo:
+        session.undo()
+        undone += 1
+    assert undone == 2  # three masks
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_remove_equals_never_having_clicked(index) -> None:
+    points = [(200, 150, True), (230, 150, True), (150, 150, False), (215, 170, True)]
+    session, backend = new_session(400, 300, crop=CROP, echo=True)
+    for point in points:
+        session.click(*point)
+    before = backend.decode_calls
+    session.remove(index)
+    assert backend.decode_calls - before == len(points) - 1 - index  # those after it, no more
+    other, _ = new_session(400, 300, crop=CROP, echo=True)
+    for point in points[:index] + points[index + 1 :]:
+        other.click(*point)
+    np.testing.assert_array_equal(session.mask, other.mask)
+    np.testing.assert_array_equal(session.probability, other.probability)
+    assert session.clicks == other.clicks
+    assert session.crop == other.crop
+
+
+def test_remove_the_only_click_leaves_the_initial_mask() -> None:
+    session, _ = new_session()
+    start = np.zeros((100, 120), bool)
+    start[10:30, 20:50] = True
+    session.set_mask(start)
+    session.click(60, 60)
+    np.testing.assert_array_equal(session.remove(0), start)
+
+
+@pytest.mark.parametrize("index", [-1, 1, 99])
+def test_remove_of_no_click_says_so(index) -> None:
+    session, _ = new_session()
+    session.click(3, 3)
+    with pytest.raises(SessionStateError, match="one of 1 clicks"):
+        session.remove(index)
+
+
+@pytest.mark.parametrize("index", [True, 0.0, "0", None])
+def test_remove_wants_a_whole_number(index) -> None:
+    session, _ = new_session()
+    session.click(3, 3)
+    with pytest.raises(InvalidInputError, match="index must be a whole number"):
+        session.remove(index)
+
+
+def test_reset_of_an_untouched_session_is_no_operation() -> None:
+    session, _ = new_session()
+    assert not session.reset().any()
+    assert not session.can_undo
+
+
+def test_fork_is_independent_and_keeps_the_history() -> None:
+    session, backend = new_session()
+    session.click(20, 20)
+    session.click(60, 60)
+    session.undo()
+    calls = backend.encode_calls, backend.decode_calls
+    twin = session.fork()
+    assert everything(twin) == everything(session)
+    assert twin.can_undo
+    assert twin.can_redo
+    assert (backend.encode_calls, backend.decode_calls) == calls
+    before = everything(session)
+    twin.click(90, 30, positive=False)
+    twin.undo()
+    twin.undo()
+    assert everything(session) == before
+    assert backend.encode_calls == calls[0]  # the encoded crop is shared

@@ -1,0 +1,280 @@
+"""COCO run lengths, polygons and boxes: hand-made vectors, slow references by definition, round trips."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from clickmask.errors import InvalidInputError
+from clickmask.mask import Region, as_mask, bbox, mask_box, polygons, regions, rle, rle_decode
+
+masks = arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
+
+
+def picture(text: str) -> np.ndarray:
+    """A mask drawn with # and ."""
+    return np.array([[c == "#" for c in row] for row in text.split()])
+
+
+RING = picture("""
+    ......
+    .####.
+    .#..#.
+    .####.
+    ......
+""")
+
+
+def compress_reference(counts: list[int]) -> str:
+    """COCO's string, character by character, from its definition."""
+    text = ""
+    for index, count in enumerate(counts):
+        value = count - counts[index - 2] if index > 2 else count
+        while True:
+            bits, value = value & 31, value >> 5
+            more = value != (-1 if bits & 16 else 0)
+            text += chr(48 + bits + 32 * more)
+            if not more:
+                break
+    return text
+
+
+@pytest.mark.parametrize(
+    ("mask", "counts", "text"),
+    [
+        # counts, then by hand: 100 = 3 * 32 + 4 is (4 + 32 more, 3) -> chr(84) chr(51)
+        (np.zeros((10, 10), bool), [100], "T3"),
+        (np.zeros((1, 1), bool), [1], "1"),
+        (np.ones((1, 1), bool), [0, 1], "01"),
+        # 16 needs a second group, since its top bit would read as a sign: (16 + 32, 0) -> "`" "0"
+        (np.zeros((4, 4), bool), [16], "`0"),
+        # columns first: #. over .# is object, background x 2, object
+        (picture("#. .#"), [0, 1, 2, 1], "0120"),
+        # the fourth run is stored as 1 - 3 = -2 -> 30 -> chr(78)
+        (picture("..###....#"), [2, 3, 4, 1], "234N"),
+    ],
+)
+def test_run_lengths_by_hand(mask, counts, text) -> None:
+    size = list(mask.shape)
+    assert rle(mask, compressed=False) == {"size": size, "counts": counts}
+    assert rle(mask) == {"size": size, "counts": text}
+    for form in (counts, text, text.encode()):
+        np.testing.assert_array_equal(rle_decode({"size": size, "counts": form}), mask)
+
+
+def test_run_lengths_of_a_box_by_hand() -> None:
+    """A 3 x 4 box at (x 2, y 1) in 6 x 8: columns of 6, the box's rows 1..3 in columns 2..5."""
+    mask = np.zeros((6, 8), bool)
+    mask[1:4, 2:6] = True
+    assert rle(mask, compressed=False)["counts"] == [13, 3, 3, 3, 3, 3, 3, 3, 14]
+    # 13, 3, 3 as they are, then differences from two before: five zeros, 14 - 3 = 11
+    assert rle(mask)["counts"] == "=3300000;"
+
+
+@given(masks)
+@settings(deadline=None)
+def test_run_lengths_round_trip_and_follow_the_definition(mask) -> None:
+    counts = rle(mask, compressed=False)["counts"]
+    assert isinstance(counts, list)
+    assert sum(counts) == mask.size
+    assert all(c > 0 for c in counts[1:])
+    assert rle(mask)["counts"] == compress_reference(counts)
+    for encoded in (rle(mask), rle(mask, compressed=False)):
+        np.testing.assert_array_equal(rle_decode(encoded), mask)
+
+
+@given(st.lists(st.integers(1, 2**24), min_size=1, max_size=8))
+@settings(max_examples=50, deadline=None)
+def test_long_runs_compress_by_the_definition(counts) -> None:
+    from clickmask.mask import _compress, _decompress
+
+    text = _compress(np.array(counts, np.int64))
+    assert text == compress_reference(counts)
+    assert _decompress(text.encode()).tolist() == counts
+
+
+@given(masks)
+@settings(max_examples=50, deadline=None)
+def test_run_lengths_equal_pycocotools(mask) -> None:
+    coco = pytest.importorskip("pycocotools.mask", reason="pycocotools is not installed")
+    expected = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+    assert rle(mask)["counts"] == expected["counts"].decode()
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        {"size": [2, 2]},
+        {"size": [2, 2, 2], "counts": "4"},
+        {"size": "22", "counts": "4"},
+        {"size": [2, -2], "counts": "4"},
+        {"size": [2.0, 2], "counts": [4]},
+        {"size": [2, 2], "counts": [3]},
+        {"size": [0, 2], "counts": [0]},
+        {"size": [2, 2], "counts": [5, -1]},
+        {"size": [2, 2], "counts": [True, 3]},
+        {"size": [2, 2], "counts": ""},
+        {"size": [2, 2], "counts": "T"},
+        {"size": [2, 2], "counts": "é"},
+        {"size": [2, 2], "counts": "~~"},
+        {"size": [2, 2], "counts": "P" * 9 + "0"},
+        {"size": [2, 2], "counts": "OOOO1"},
+        {"size": [2, 2], "counts": None},
+        None,
+    ],
+)
+def test_run_lengths_that_cannot_be_are_refused(encoded) -> None:
+    with pytest.raises(InvalidInputError, match="run lengths must be"):
+        rle_decode(encoded)
+
+
+def test_bounding_box() -> None:
+    assert bbox(RING) == [1, 1, 4, 3]
+    assert mask_box(RING) == (1, 1, 5, 4)
+    assert bbox(np.zeros((3, 4), bool)) == [0, 0, 0, 0]
+    assert mask_box(np.zeros((3, 4), bool)) is None
+    assert bbox(np.ones((3, 4), bool)) == [0, 0, 4, 3]
+
+
+@given(masks)
+@settings(deadline=None)
+def test_bounding_box_is_tight(mask) -> None:
+    x, y, width, height = bbox(mask)
+    inside = mask[y : y + height, x : x + width]
+    assert inside.sum() == mask.sum()
+    if mask.any():
+        assert inside[0].any()
+        assert inside[-1].any()
+        assert inside[:, 0].any()
+        assert inside[:, -1].any()
+
+
+def fill(ring: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Pixels whose centre is inside a ring, by counting its vertical edges to the left (even-odd rule)."""
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    crossings = np.zeros(shape, int)
+    for (x, y), (to_x, to_y) in zip(ring, np.roll(ring, -1, axis=0), strict=True):
+        assert (x == to_x) != (y == to_y), "an edge runs along the grid"
+        if x == to_x:
+            crossings += (columns >= x) & (rows >= min(y, to_y)) & (rows < max(y, to_y))
+    return crossings % 2 == 1
+
+
+def area(ring: np.ndarray) -> float:
+    """Shoelace formula: positive is clockwise on screen."""
+    x, y = ring.astype(float).T
+    return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum()) / 2
+
+
+@given(masks)
+@settings(max_examples=200, deadline=None)
+def test_regions_fill_back_to_the_mask_exactly(mask) -> None:
+    found = regions(mask)
+    assert len(found) == cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)[0] - 1
+    back = np.zeros(mask.shape, bool)
+    for outer, holes in found:
+        assert outer.dtype == np.int32
+        assert area(outer) > 0
+        piece = fill(outer, mask.shape)
+        for hole in holes:
+            assert area(hole) < 0
+            emptied = fill(hole, mask.shape)
+            assert piece[emptied].all()
+            piece &= ~emptied
+        assert not (back & piece).any()
+        back |= piece
+    np.testing.assert_array_equal(back, mask)
+
+
+def test_outlines_by_hand() -> None:
+    assert polygons(picture("... .#. ...")) == [[1, 1, 2, 1, 2, 2, 1, 2]]
+    (region,) = regions(RING)
+    assert isinstance(region, Region)
+    assert region.outer.tolist() == [[1, 1], [5, 1], [5, 4], [1, 4]]
+    assert [hole.tolist() for hole in region.holes] == [[[2, 2], [2, 3], [4, 3], [4, 2]]]
+
+
+def test_polygons_have_no_collinear_corners_and_no_holes() -> None:
+    assert polygons(RING) == [[1, 1, 5, 1, 5, 4, 1, 4]]
+    assert polygons(np.ones((50, 70), bool)) == [[0, 0, 70, 0, 70, 50, 0, 50]]
+
+
+def test_polygons_are_the_outer_rings_and_holes_cost_them_no_labelling(monkeypatch) -> None:
+    noise = np.random.default_rng(0).random((90, 70)) > 0.4
+    outer = [region.outer.ravel().tolist() for region in regions(noise)]
+    assert any(region.holes for region in regions(noise))
+    monkeypatch.delattr("cv2.connectedComponents")
+    assert polygons(noise) == outer
+
+
+def test_an_island_in_a_hole_is_a_region_of_its_own() -> None:
+    mask = np.ones((7, 7), bool)
+    mask[1:6, 1:6] = False
+    mask[3, 3] = True
+    outer, island = regions(mask)
+    assert len(outer.holes) == 1
+    assert island.holes == []
+    assert island.outer.tolist() == [[3, 3], [4, 3], [4, 4], [3, 4]]
+
+
+def test_pixels_that_meet_at_a_corner_are_apart() -> None:
+    assert len(regions(picture("#. .#"))) == 2
+
+
+def test_holes_that_meet_at_a_corner_of_the_image_grid() -> None:
+    mask = picture("#### #.## ##.# ####")
+    (region,) = regions(mask)
+    emptied = np.zeros(mask.shape, bool)
+    for hole in region.holes:
+        emptied |= fill(hole, mask.shape)
+    np.testing.assert_array_equal(emptied, ~mask)
+
+
+def test_empty_mask_has_no_outlines() -> None:
+    assert polygons(np.zeros((4, 5), bool)) == []
+    assert regions(np.zeros((4, 5), bool)) == []
+
+
+def test_outlines_of_a_large_disk_are_quick_and_enclose_its_area() -> None:
+    mask = np.zeros((2000, 2000), np.uint8)
+    cv2.circle(mask, (1000, 1000), 900, 1, -1)
+    cv2.circle(mask, (900, 900), 100, 0, -1)
+    (region,) = regions(mask > 0)
+    assert area(region.outer) + sum(area(hole) for hole in region.holes) == mask.sum()
+
+
+def test_as_mask_accepts_the_usual_forms() -> None:
+    expected = picture("#. .#")
+    for form in (
+        expected,
+        expected.astype(np.uint8),
+        expected.astype(np.uint8) * 255,
+        np.asfortranarray(expected),
+    ):
+        result = as_mask(form, (2, 2))
+        assert result.dtype == bool
+        assert result.flags.c_contiguous
+        np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [
+        ([[True]], "NumPy array.*list"),
+        (np.zeros((0, 3), bool), "at least one pixel"),
+        (np.zeros((2, 2, 1), bool), r"shape \(2, 2, 1\)"),
+        (np.zeros((3, 2), bool), r"image's shape \(2, 3\), but got \(3, 2\)"),
+        (np.full((2, 3), 7, np.uint8), "0 and 255"),
+        (np.uint8([[0, 1, 2], [0, 0, 0]]), "0 and 255"),
+        (np.uint8([[0, 1, 255], [0, 0, 0]]), "0 and 255"),
+        (np.zeros((2, 3), np.float32), "mask > 0.5"),
+        (np.zeros((2, 3), np.int64), "int64"),
+    ],
+)
+def test_as_mask_refuses_the_rest(mask, words: str) -> None:
+    with pytest.raises(InvalidInputError, match=words):
+        as_mask(mask, (3, 2))

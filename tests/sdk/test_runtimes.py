@@ -1,0 +1,231 @@
+"""The real runtimes: what they refuse, and what is said where one is missing, hollow or shadowed."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bundles import artefact, change_manifest, file_entry, make_bundle, prompt, read_manifest, write_manifest
+from runtimes import CPU, CUDA, fake_onnxruntime, hollow
+
+from clickmask.backends import host, open_backend
+from clickmask.backends.onnxruntime import OnnxRuntimeBackend
+from clickmask.bundle import load_bundle
+from clickmask.errors import BackendError, BackendUnavailableError
+
+
+def test_onnxruntime_threads_do_not_spin(
+    one_runtime: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime
+
+    seen: list[Any] = []
+    real = onnxruntime.InferenceSession
+
+    def spy(model: bytes, options: Any, **rest: Any) -> Any:
+        spins = options.get_session_config_entry("session.intra_op.allow_spinning")
+        seen.append((spins, options.intra_op_num_threads))
+        return real(model, options, **rest)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", spy)
+    bundle = one_runtime("onnxruntime")
+
+    OnnxRuntimeBackend.open(bundle, bundle.manifest.artefacts[0], threads=3)
+    OnnxRuntimeBackend.open(bundle, bundle.manifest.artefacts[0])
+
+    assert seen == [("0", 3), ("0", host.physical_cores())]
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "torchscript"])
+def test_file_that_is_no_graph_is_a_backend_error(tmp_path: Path, name: str) -> None:
+    if name == "torchscript":
+        pytest.importorskip("torch", reason="TorchScript needs torch")
+    folder = make_bundle(tmp_path, backends=(name,))
+    path = folder / ("network.onnx" if name == "onnxruntime" else "network.ts")
+    path.write_bytes(b"not a graph")
+    change_manifest(folder, artefacts=[artefact(name, {"network": file_entry(path)})])
+
+    with pytest.raises(BackendError, match=f"does not load '{path.name}'") as caught:
+        open_backend(load_bundle(folder), name, "cpu")
+
+    assert not isinstance(caught.value, BackendUnavailableError)
+    assert caught.value.__cause__ is not None
+
+
+def test_onnx_graph_with_other_names_than_the_manifest_is_refused(tmp_path: Path) -> None:
+    make_bundle(tmp_path / "with", input={"previous_mask": True})
+    folder = make_bundle(tmp_path / "without", input={"previous_mask": False})
+    document = read_manifest(folder)
+    foreign = folder / "network.onnx"
+    foreign.write_bytes((tmp_path / "with" / "network.onnx").read_bytes())
+    document["artefacts"][0]["files"]["network"] = file_entry(foreign)
+    write_manifest(folder, document)
+
+    with pytest.raises(BackendError, match="graph 'network': expected the inputs"):
+        open_backend(load_bundle(folder), "onnxruntime", "cpu")
+
+
+@pytest.mark.parametrize("where", ["beside", "working_directory"])
+def test_onnx_graph_cannot_read_weights_from_other_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    from onnx import TensorProto, load, save
+
+    folder = make_bundle(tmp_path / "bundle")
+    path = folder / "network.onnx"
+    model = load(path)
+    weight = next(t for t in model.graph.initializer if t.name == "bias")
+    weight.ClearField("float_data")
+    weight.dims[:] = [1, 1, 64, 64]  # large enough that no optimiser pass reads (and fails on) it first
+    weight.data_location = TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="weights.bin")
+    weight.external_data.add(key="length", value=str(4 * 64 * 64))
+    save(model, path)
+    change_manifest(folder, artefacts=[artefact("onnxruntime", {"network": file_entry(path)})])
+    readable = folder if where == "beside" else tmp_path
+    (readable / "weights.bin").write_bytes(bytes(4 * 64 * 64))
+    monkeypatch.chdir(readable)
+
+    with pytest.raises(BackendError, match=r"does not load 'network\.onnx'"):
+        open_backend(load_bundle(folder), "onnxruntime", "cpu")
+
+
+def test_torchscript_fp16_needs_cuda(tmp_path: Path) -> None:
+    folder = make_bundle(tmp_path, backends=("torchscript",))
+    half = {**read_manifest(folder)["artefacts"][0], "precision": "fp16"}
+    change_manifest(folder, artefacts=[half])
+
+    with pytest.raises(BackendUnavailableError, match="expected CUDA for an fp16 TorchScript"):
+        open_backend(load_bundle(folder), "torchscript", "cpu")
+
+
+def test_torchscript_loads_without_a_deprecation_warning(
+    one_runtime: Callable[[str], Any], recwarn: pytest.WarningsRecorder
+) -> None:
+    pytest.importorskip("torch", reason="TorchScript needs torch")
+    bundle = one_runtime("torchscript")
+    recwarn.clear()
+
+    open_backend(bundle, "torchscript", "cpu")
+
+    assert not [w for w in recwarn if issubclass(w.category, DeprecationWarning)]
+
+
+def test_onnxruntime_sessions_close_while_others_run(one_runtime: Callable[[str], Any]) -> None:
+    bundle = one_runtime("onnxruntime")
+    image, clicks, previous_mask = prompt(1, 64)
+    first, second = open_backend(bundle, threads=1), open_backend(bundle, threads=1)
+    results: list[np.ndarray] = []
+
+    worker = threading.Thread(
+        target=lambda: results.extend(
+            second.decode(second.encode(image), clicks, previous_mask) for _ in range(20)
+        )
+    )
+    worker.start()
+    first.close()
+    worker.join()
+
+    assert len(results) == 20
+
+
+# A host without a runtime, or with half of one
+
+
+@pytest.mark.parametrize(
+    ("backend", "module", "device", "extra"),
+    [
+        ("onnxruntime", "onnxruntime", "cpu", "cpu"),
+        ("onnxruntime", "onnxruntime", "cuda", "gpu"),
+        ("torchscript", "torch", "cpu", "torchscript"),
+        ("torchscript", "torch", "cuda", "torchscript"),
+    ],
+)
+def test_missing_runtime_names_the_command_that_installs_it(
+    one_runtime: Callable[[str], Any],
+    monkeypatch: pytest.MonkeyPatch,
+    backend: str,
+    module: str,
+    device: str,
+    extra: str,
+) -> None:
+    bundle = one_runtime(backend)
+    monkeypatch.setitem(sys.modules, module, None)
+
+    with pytest.raises(BackendUnavailableError, match=rf'pip install "clickmask\[{extra}\]"'):
+        open_backend(bundle, backend, device)
+
+
+@pytest.mark.parametrize(
+    ("backend", "module", "device", "remedy"),
+    [
+        ("onnxruntime", "onnxruntime", "cpu", r'onnxruntime-gpu && pip install "clickmask\[cpu\]"'),
+        ("onnxruntime", "onnxruntime", "cuda", r'onnxruntime-gpu && pip install "clickmask\[gpu\]"'),
+        ("torchscript", "torch", "cpu", r'--force-reinstall "clickmask\[torchscript\]"'),
+        ("torchscript", "torch", "cuda", r'--force-reinstall "clickmask\[torchscript\]"'),
+    ],
+)
+def test_hollow_runtime_is_named_with_its_place_and_remedy(
+    one_runtime: Callable[[str], Any],
+    monkeypatch: pytest.MonkeyPatch,
+    backend: str,
+    module: str,
+    device: str,
+    remedy: str,
+) -> None:
+    if backend == "torchscript":
+        pytest.importorskip("torch", reason="TorchScript needs torch")
+    bundle = one_runtime(backend)
+    monkeypatch.setitem(sys.modules, module, hollow(module, "/somewhere"))
+
+    with pytest.raises(BackendUnavailableError, match=rf"from /somewhere: half an installation.*{remedy}"):
+        open_backend(bundle, backend, device)
+
+
+def test_place_of_a_module(tmp_path: Path) -> None:
+    with_file = hollow("onnxruntime", str(tmp_path))
+    with_file.__file__ = str(tmp_path / "onnxruntime.py")
+
+    assert host.location(with_file) == str(tmp_path / "onnxruntime.py")
+    assert host.location(hollow("onnxruntime", "/one", "/two")) == "/one, /two"
+    assert host.location(types.ModuleType("onnxruntime")) == "no file"
+
+
+def test_cuda_asked_of_a_cpu_build_is_an_error(
+    one_runtime: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = one_runtime("onnxruntime")
+    monkeypatch.setitem(sys.modules, "onnxruntime", fake_onnxruntime([CPU], [CPU]))
+    monkeypatch.setattr(host, "installed", lambda name: "1" if name == "onnxruntime" else None)
+
+    with pytest.raises(BackendUnavailableError, match=rf'a build with {CPU} only; run: .*"clickmask\[gpu\]"'):
+        open_backend(bundle, "onnxruntime", "cuda")
+
+
+def test_onnxruntime_shadowing_onnxruntime_gpu_is_named(
+    one_runtime: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = one_runtime("onnxruntime")
+    monkeypatch.setitem(sys.modules, "onnxruntime", fake_onnxruntime([CPU], [CPU]))
+    monkeypatch.setattr(host, "installed", lambda _: "1.31.1")
+
+    with pytest.raises(
+        BackendUnavailableError, match=r"both installed.*pip uninstall -y onnxruntime onnxruntime-gpu"
+    ):
+        open_backend(bundle, "onnxruntime", "cuda")
+
+
+def test_silent_fallback_to_the_cpu_is_an_error(
+    one_runtime: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = one_runtime("onnxruntime")
+    monkeypatch.setitem(sys.modules, "onnxruntime", fake_onnxruntime([CUDA, CPU], [CPU]))
+
+    with pytest.raises(BackendUnavailableError, match=f"expected ONNX Runtime on cuda, got {CPU}"):
+        open_backend(bundle, "onnxruntime", "cuda")

@@ -1,0 +1,115 @@
+"""The law of imports: the run time needs neither torch nor onnx, and nothing imports training or export."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = {
+    "clickmask": ROOT / "sdk/clickmask",
+    "clickmask_models": ROOT / "models/clickmask_models",
+    "clickmask_training": ROOT / "training/clickmask_training",
+    "clickmask_export": ROOT / "export/clickmask_export",
+}
+# What a room may import beside the standard library and itself.
+ALLOWED = {
+    "clickmask": {"numpy", "cv2"},
+    "clickmask_models": {"torch", "safetensors"},
+    "clickmask_training": {"torch", "numpy", "cv2", "clickmask", "clickmask_models"},
+    "clickmask_export": {
+        "torch",
+        "numpy",
+        "cv2",
+        "onnx",
+        "onnxscript",
+        "onnx_ir",
+        "clickmask",
+        "clickmask_models",
+    },
+}
+# Runtimes that one run-time file may open, inside a function.
+OPENED_BY = {
+    "onnxruntime": "backends/onnxruntime.py",
+    "torch": "backends/torchscript.py",
+    "PIL": "evaluation/datasets.py",
+}
+HEAVY = ("torch", "onnx", "onnxruntime", "tensorrt", "safetensors", "PIL", "skimage", "pycuda", "cupy")
+
+
+def files(room: str) -> list[Path]:
+    return sorted(ROOMS[room].rglob("*.py"))
+
+
+def imports(tree: ast.AST) -> set[str]:
+    """Top-level package names that any import statement below a node names."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def import_time(tree: ast.Module) -> set[str]:
+    """Packages imported when the module is: everything outside functions and TYPE_CHECKING blocks."""
+    names: set[str] = set()
+    pending: list[ast.AST] = list(tree.body)
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            pending.extend(node.orelse)
+            continue
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names |= imports(node)
+        pending.extend(ast.iter_child_nodes(node))
+    return names
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_what_it_may(room: str) -> None:
+    allowed = ALLOWED[room] | {room} | set(sys.stdlib_module_names)
+    for path in files(room):
+        foreign = import_time(ast.parse(path.read_text())) - allowed
+        assert not foreign, f"{path.relative_to(ROOT)} imports {foreign}"
+
+
+def test_each_runtime_is_opened_by_its_one_file() -> None:
+    for path in files("clickmask"):
+        name = path.relative_to(ROOMS["clickmask"]).as_posix()
+        for package in imports(ast.parse(path.read_text())) & set(HEAVY):
+            assert OPENED_BY.get(package) == name, f"{name} imports {package}"
+
+
+def test_nothing_imports_training_or_export() -> None:
+    for room in ROOMS:
+        for path in files(room):
+            foreign = imports(ast.parse(path.read_text())) & {"clickmask_training", "clickmask_export"} - {
+                room
+            }
+            assert not foreign, f"{path.relative_to(ROOT)} imports {foreign}"
+
+
+def test_every_run_time_module_imports_with_the_heavy_packages_blocked() -> None:
+    modules = [
+        "clickmask"
+        + "".join(f".{part}" for part in path.relative_to(ROOMS["clickmask"]).with_suffix("").parts)
+        for path in files("clickmask")
+        if path.name != "__main__.py"
+    ]
+    script = f"""
+import importlib, sys
+for name in {HEAVY!r}:
+    sys.modules[name] = None
+for name in {modules!r}:
+    importlib.import_module(name.removesuffix(".__init__"))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,315 @@
+"""The loop: it learns, it resumes, and what it saves can be loaded."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from squares import write_set
+from torch import nn
+
+from clickmask_models.checkpoints import load_checkpoint, save_checkpoint
+from clickmask_models.encode_once import EncodeOnceCDNet
+from clickmask_training import trainer as trainer_module
+from clickmask_training.__main__ import main
+from clickmask_training.config import TrainingConfig
+from clickmask_training.data import TrainingData
+from clickmask_training.held_out import held_out_batches, held_out_iou
+from clickmask_training.precision import float32_depthwise
+from clickmask_training.samples import Batch, make_batch
+from clickmask_training.trainer import Trainer, learning_rate_factor
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> TrainingData:
+    write_set(tmp_path / "squares")
+    return TrainingData(tmp_path, {"squares": 1.0})
+
+
+@pytest.fixture
+def config() -> TrainingConfig:
+    return TrainingConfig(
+        mixture={"squares": 1.0},
+        steps=30,
+        crop_sizes={64: 1.0},
+        batch_pixels=4 * 64 * 64,
+        warmup=2,
+        backbone_from=0.0,
+    )
+
+
+def trainer(config: TrainingConfig, folder: Path) -> Trainer:
+    torch.manual_seed(0)
+    return Trainer(EncodeOnceCDNet(), config, folder)
+
+
+def test_it_fits_one_batch(data: TrainingData, config: TrainingConfig, tmp_path: Path) -> None:
+    config = replace(config, steps=400, iterative_share=0.0)
+    run = trainer(config, tmp_path / "run")
+    batch = make_batch(data, config, 0)
+    losses, ious = zip(*(run.train_step(batch) for _ in range(30)), strict=True)
+    assert losses[-1] < 0.5 * losses[0]
+    assert ious[-1] > 0.95
+
+
+def test_a_resumed_run_takes_the_same_steps(
+    data: TrainingData, config: TrainingConfig, tmp_path: Path
+) -> None:
+    config = replace(config, steps=4)
+    whole = trainer(config, tmp_path / "whole")
+    whole.run(data)
+
+    part = trainer(config, tmp_path / "part")
+    for step in range(2):
+        part.train_step(make_batch(data, config, step))
+    part.save()
+    resumed = trainer(config, tmp_path / "part")
+    assert resumed.resume()
+    assert resumed.step == 2
+    resumed.run(data)
+
+    for kind in ("network", "averaged"):
+        state = getattr(resumed, kind).state_dict()
+        for name, value in getattr(whole, kind).state_dict().items():
+            assert torch.equal(state[name], value), f"{kind}: {name}"
+    optimizer, expected = resumed.optimizer.state_dict(), whole.optimizer.state_dict()
+    assert optimizer["param_groups"] == expected["param_groups"]
+    for index, entries in expected["state"].items():
+        for name, value in entries.items():
+            assert torch.equal(optimizer["state"][index][name], value), f"{index}: {name}"
+    assert resumed.samples == whole.samples == 16
+
+
+def test_the_configuration_wins_over_the_saved_one(
+    data: TrainingData, config: TrainingConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trainer(config, tmp_path / "run")
+    run.train_step(make_batch(data, config, 0))
+    run.save()
+    edited = replace(config, learning_rate=3e-3, backbone_rate=5e-5, weight_decay=0.02, steps=20)
+    resumed = trainer(edited, tmp_path / "run")
+    assert resumed.resume()
+    fresh = trainer(edited, tmp_path / "fresh")
+    for key in ("peak", "weight_decay"):
+        got = [group[key] for group in resumed.optimizer.param_groups]
+        assert got == [group[key] for group in fresh.optimizer.param_groups]
+    printed = capsys.readouterr().out
+    assert "steps: 30 -> 20" in printed
+    assert "learning_rate: 0.001 -> 0.003" in printed
+    assert printed.count("changed") == 4
+
+
+def test_a_state_of_the_first_version_resumes(
+    data: TrainingData, config: TrainingConfig, tmp_path: Path
+) -> None:
+    run = trainer(config, tmp_path / "run")
+    run.train_step(make_batch(data, config, 0))
+    run.save()
+    path = tmp_path / "run/state.pt"
+    state = torch.load(path, weights_only=True)
+    torch.save({key: state[key] for key in ("network", "averaged", "optimizer", "step")}, path)
+    (tmp_path / "run/log.csv").write_text("step,loss,iou,seconds\n1,0.5,0.7,7486\n20,0.4,0.7,7529\n")
+    resumed = trainer(config, tmp_path / "run")
+    assert resumed.resume()
+    assert (resumed.step, resumed.samples) == (1, 0)
+    assert [row["step"] for row in log_of(tmp_path / "run")] == ["1"]
+
+
+def log_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "log.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_log_has_each_step_once_and_time_and_samples_go_on(
+    data: TrainingData, config: TrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer_module, "_LOG_STEPS", 1)
+    config = replace(config, steps=3)
+    run = trainer(config, tmp_path / "run")
+    run.run(data)
+    state = torch.load(tmp_path / "run/state.pt", weights_only=True)
+    torch.save({**state, "step": 1, "seconds": 1000.0, "samples": 4}, tmp_path / "run/state.pt")
+    resumed = trainer(config, tmp_path / "run")
+    assert resumed.resume()
+    resumed.run(data)
+    rows = log_of(tmp_path / "run")
+    assert [row["step"] for row in rows] == ["1", "2", "3"]
+    assert [row["samples"] for row in rows] == ["4", "8", "12"]
+    assert float(rows[0]["seconds"]) < 900
+    assert 1000 <= float(rows[1]["seconds"]) <= float(rows[2]["seconds"]) < 1900
+
+
+def test_held_out_iou_of_the_averaged_weights_is_logged_at_saves(
+    config: TrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_set(tmp_path / "squares", count=70)
+    data = TrainingData(tmp_path, {"squares": 1.0})
+    held_out = TrainingData(tmp_path, {"squares": 1.0}, held_out=True)
+    monkeypatch.setattr(trainer_module, "_LOG_STEPS", 1)
+    run = trainer(replace(config, steps=2), tmp_path / "run")
+    run.run(data, held_out)
+    first, last = log_of(tmp_path / "run")
+    assert first["held_out_iou"] == ""
+    expected = held_out_iou(run.averaged, held_out_batches(held_out, run.config))
+    assert float(last["held_out_iou"]) == pytest.approx(expected, abs=1e-4)
+    assert 0 <= expected <= 1
+
+
+def test_norms_freeze_at_the_averaged_statistics(
+    data: TrainingData, config: TrainingConfig, tmp_path: Path
+) -> None:
+    run = trainer(replace(config, steps=4, frozen_norm_share=0.5), tmp_path / "run")
+    norm, averaged = run.network.decoder.fuse[3], run.averaged.decoder.fuse[3]
+    for step in range(2):
+        run.train_step(make_batch(data, config, step))
+    assert not torch.equal(norm.running_var, averaged.running_var)
+    expected = averaged.running_mean.clone(), averaged.running_var.clone()
+    for step in range(2, 4):
+        run.train_step(make_batch(data, config, step))
+        assert torch.equal(norm.running_mean, expected[0])
+        assert torch.equal(norm.running_var, expected[1])
+
+
+def test_a_fed_back_mask_is_zero_in_the_padding(
+    data: TrainingData, config: TrainingConfig, tmp_path: Path
+) -> None:
+    run = trainer(config, tmp_path / "run")
+    batch = make_batch(data, config, 0)
+    inside = batch.inside.clone()
+    inside[..., 40:] = False
+    batch = batch._replace(inside=inside, rounds=torch.ones_like(batch.rounds))
+    _, previous = run._correct(run.network.encode(batch.image), batch, np.random.default_rng(0))
+    assert (previous[..., 40:] == 0).all()
+    assert (previous[..., :40] > 0).any()
+
+
+def test_processes_click_differently(
+    data: TrainingData, config: TrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+
+    def correct(_: object, batch: Batch, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        drawn.append(rng.random())
+        return batch.clicks, batch.previous_mask
+
+    for rank in (0, 1):
+        run = trainer(config, tmp_path / "run")
+        monkeypatch.setattr(run, "_correct", correct)
+        monkeypatch.setattr(trainer_module, "rank_and_world", lambda rank=rank: (rank, 2))
+        run.train_step(make_batch(data, config, 0))
+    assert drawn[0] != drawn[1]
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> list[str]:
+    """Arguments of a run of one step on the squares, but for what it starts from."""
+    write_set(tmp_path / "squares")
+    text = "steps = 1\nbatch_pixels = 8192\nmixture.squares = 1\ncrop_sizes.64 = 1"
+    (tmp_path / "run.toml").write_text(text)
+    options = {"config": "run.toml", "data": ".", "output": "run"}
+    return [f"--{name}={tmp_path / value}" for name, value in options.items()]
+
+
+def test_a_new_run_needs_weights_to_start_from(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command) == 1
+    assert "a new run needs --backbone FILE or --checkpoint FILE" in capsys.readouterr().err
+    save_checkpoint(tmp_path / "start.safetensors", EncodeOnceCDNet())
+    assert main([*command, f"--checkpoint={tmp_path / 'start.safetensors'}"]) == 0
+    capsys.readouterr()
+    assert main([*command, "--steps=2"]) == 0
+    printed = capsys.readouterr().out
+    assert "at step 1\n" in printed
+    assert "ignored" not in printed
+    assert main([*command, "--steps=3", f"--backbone={tmp_path / 'absent.safetensors'}"]) == 0
+    printed = capsys.readouterr().out
+    assert "at step 2\n" in printed
+    assert "--backbone and --checkpoint are ignored" in printed
+
+
+def test_no_steps_are_refused(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command, "--steps=0"]) == 1
+    assert "steps: expected a positive number" in capsys.readouterr().err
+
+
+def test_the_averaged_weights_are_saved_as_a_checkpoint(
+    data: TrainingData, config: TrainingConfig, tmp_path: Path
+) -> None:
+    run = trainer(replace(config, steps=1), tmp_path / "run")
+    run.run(data)
+    saved = load_checkpoint(tmp_path / "run/averaged.safetensors")
+    for name, value in run.averaged.state_dict().items():
+        torch.testing.assert_close(saved.state_dict()[name], value, rtol=1e-3, atol=1e-6, msg=name)
+
+
+def test_the_backbone_waits_for_its_turn(data: TrainingData, config: TrainingConfig, tmp_path: Path) -> None:
+    run = trainer(replace(config, steps=4, backbone_from=0.5), tmp_path / "run")
+    block = run.network.backbone.features[10]
+    before = block.conv[0][0].weight.clone()
+    for step in range(4):
+        run.train_step(make_batch(data, config, step))
+        moved = not torch.equal(block.conv[0][0].weight, before)
+        assert moved == (step >= 2)
+
+
+def test_learning_rate_rises_then_falls_to_zero() -> None:
+    config = TrainingConfig(mixture={"a": 1.0}, steps=1000, warmup=100)
+    assert learning_rate_factor(0, config) == pytest.approx(0.01)
+    assert learning_rate_factor(99, config) == pytest.approx(1.0)
+    assert learning_rate_factor(550, config) == pytest.approx(0.5)
+    assert learning_rate_factor(1000, config) == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("options", [{"stride": 2}, {"dilation": 2, "padding": 2}, {"kernel_size": 5}])
+def test_float32_depthwise_equals_the_plain_convolution(options: dict[str, int]) -> None:
+    torch.manual_seed(0)
+    layer = nn.Sequential(nn.Conv2d(8, 8, **{"kernel_size": 3, "groups": 8, **options}))
+    x = torch.randn(1, 8, 16, 16).bfloat16()
+    expected = layer(x.float())
+    float32_depthwise(layer)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = layer(x)
+    assert got.dtype == torch.bfloat16
+    # Rounded once, at the output: a bfloat16 convolution would round its weights as well.
+    torch.testing.assert_close(got, expected.bfloat16(), rtol=0, atol=0)
+
+
+def test_two_processes_share_gradients_statistics_and_counts(tmp_path: Path) -> None:
+    script = tmp_path / "process.py"
+    script.write_text(
+        "import torch, torch.distributed as dist\n"
+        "from torch import nn\n"
+        "from clickmask_training.distributed import (\n"
+        "    average_gradients, broadcast_buffers, join, rank_and_world, total\n"
+        ")\n"
+        "join()\n"
+        "rank, world = rank_and_world()\n"
+        "layer, frozen = nn.Linear(3, 2), nn.Linear(3, 2)\n"
+        "for index, parameter in enumerate(layer.parameters()):\n"
+        "    parameter.grad = torch.full_like(parameter, 10.0 * index + rank)\n"
+        "average_gradients(nn.ModuleList([layer, frozen]))\n"
+        "norm = nn.BatchNorm2d(2)\n"
+        "norm.running_mean += 3 + rank\n"
+        "norm.num_batches_tracked += 7 + rank\n"
+        "broadcast_buffers(norm)\n"
+        "statistics = [float(norm.running_mean[1]), int(norm.num_batches_tracked)]\n"
+        "gradients = [float(p.grad.mean()) for p in layer.parameters()]\n"
+        "print(f'{gradients} {statistics} {total(5 + rank)} {world}\\n', end='', flush=True)\n"
+    )
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    printed = subprocess.run(
+        [sys.executable, *command],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    ).stdout
+    assert printed.splitlines() == ["[0.5, 10.5] [3.0, 7] 11 2"] * 2

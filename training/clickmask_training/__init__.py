@@ -1,0 +1,1 @@
+"""Training of clickmask networks: data, simulated clicks, losses and the loop."""

@@ -1,0 +1,48 @@
+"""Several processes on one run, started by torchrun: equal weights, different samples, averaged gradients."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+
+def join() -> None:
+    """Joins the other processes, where torchrun has started any."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        dist.init_process_group("gloo")
+
+
+def rank_and_world() -> tuple[int, int]:
+    """This process's number and how many there are: (0, 1) alone."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def average_gradients(network: nn.Module) -> None:
+    """Replaces each gradient by the mean over all processes; nothing to do alone."""
+    _, world = rank_and_world()
+    if world == 1:
+        return
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    parts = flat.div_(world).split([gradient.numel() for gradient in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view(gradient.shape))
+
+
+def broadcast_buffers(network: nn.Module) -> None:
+    """Gives every process the first one's buffers, such as batch-norm statistics; nothing to do alone."""
+    if rank_and_world()[1] > 1:
+        for buffer in network.buffers():
+            dist.broadcast(buffer, 0)
+
+
+def total(count: int) -> int:
+    """The sum of a number over all processes."""
+    value = torch.tensor(count)
+    if rank_and_world()[1] > 1:
+        dist.all_reduce(value)
+    return int(value)
