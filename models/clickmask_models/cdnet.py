@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from clickmask_models.backbones import mobilenet_v2, resnet
-from clickmask_models.click_maps import ClickMapConfig, click_maps
+from clickmask_models.click_maps import ClickMapConfig, cell_clicks, click_maps
 from clickmask_models.deeplab import ASPP, Decoder, SeparableHead, initialise, resize
 from clickmask_models.feature_diffusion import FeatureDiffusion, FeatureDiffusionConfig
-from clickmask_models.fusion import Conv1S, MapFusion
+from clickmask_models.fusion import Conv1S, MapFusion, input_maps
 from clickmask_models.outputs import Outputs
 from clickmask_models.pixel_diffusion import PixelDiffusionConfig
 
@@ -125,18 +125,14 @@ class CDNet(nn.Module):
         auxiliary = None
         if self.config.feature_diffusion is not None:
             sources = self._sources(clicks, self.config.feature_diffusion, size, x.shape[-2:])
-            x, auxiliary = self.feature_diffusion(x, sources)
+            x, auxiliary = self.feature_diffusion(x, sources, self._cell_clicks(clicks))
         logits = self.head(self.decoder(x, early))
         return Outputs(resize(logits.float(), size, self.config.align_corners), auxiliary)
 
     def _features(self, image: Tensor, clicks: Tensor, previous_mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Early (stride 4) and deep features of the backbone, clicks fused at its stem."""
-        height, width = image.shape[-2:]
-        maps = click_maps(clicks, height, width, self.config.click_map)
-        if self.config.previous_mask:
-            if previous_mask is None:
-                raise ValueError("this CDNet takes a previous mask (B, 1, H, W); zeros stand for none")
-            maps = torch.cat([previous_mask.float(), maps], dim=1)
+        size = image.shape[-2:]
+        maps = input_maps(clicks, self.config.click_map, size, previous_mask, self.takes_previous_mask)
         x = (image - self._mean) / self._std
         if self.config.fusion == "map_fusion":
             features = self.backbone(self.fusion(x, maps))
@@ -151,9 +147,9 @@ class CDNet(nn.Module):
         if config.source_kind == "disk_24px":
             maps = click_maps(clicks, size[0], size[1], _FDM_DISK)
             return resize(maps, cells, self.config.align_corners)
-        if self.config.align_corners:
-            # Cell i of a ResNet looks at pixel stride * i, not at the middle of its stride pixels.
-            offset = (self.stride - 1) / 2
-            clicks = clicks.float() + torch.tensor([offset, offset, 0.0], device=clicks.device)
         gaussian = ClickMapConfig("gaussian", config.source_size)
-        return click_maps(clicks, cells[0], cells[1], gaussian, self.stride)
+        return click_maps(self._cell_clicks(clicks), cells[0], cells[1], gaussian)
+
+    def _cell_clicks(self, clicks: Tensor) -> Tensor:
+        """Clicks in cells of the deep features, (B, M, 3)."""
+        return cell_clicks(clicks, self.stride, align_corners=self.config.align_corners)

@@ -1,29 +1,26 @@
-"""Checkpoints: one .safetensors file with the weights and, in its metadata, the architecture.
+"""Our own checkpoints: one .safetensors file with the weights and, in its metadata, the architecture.
 
-Nothing here unpickles anything.
+``public_checkpoints`` reads those of the public implementations.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from clickmask_models.cdnet import CDNet
+from clickmask_models.checkpoint_files import CheckpointError, Contents, read_safetensors
 from clickmask_models.config_json import config_from_json, config_to_json
 from clickmask_models.encode_once import EncodeOnceCDNet
-from clickmask_models.presets import build_network
+from clickmask_models.presets import NetworkConfig, build_network
 
 _METADATA_KEY = "clickmask"
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; the message says why and what to do."""
 
 
 def save_checkpoint(
@@ -54,24 +51,71 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path) -> nn.Module:
-    """Builds the network that a checkpoint describes, in FP32 and eval mode; keys must match exactly."""
-    tensors, metadata = _read(path)
-    if _METADATA_KEY not in metadata:
+    """Builds the network that a checkpoint describes, in FP32 and eval mode; keys must match exactly.
+
+    Raises:
+        CheckpointError: not a checkpoint of clickmask, or one that does not fit its own description.
+    """
+    contents = read_safetensors(path)
+    if not is_ours(contents):
         raise CheckpointError(
             f"{path}: expected a clickmask checkpoint, whose metadata holds the key '{_METADATA_KEY}', got "
-            f"{sorted(metadata) or 'no metadata'}; save one with clickmask_models.checkpoints.save_checkpoint"
+            f"{sorted(contents.metadata) or 'no metadata'}; save one with "
+            "clickmask_models.checkpoints.save_checkpoint"
         )
+    return restore(path, contents)
+
+
+def is_ours(contents: Contents) -> bool:
+    """Whether ``save_checkpoint`` wrote what was read."""
+    return _METADATA_KEY in contents.metadata
+
+
+def restore(path: Path, contents: Contents) -> nn.Module:
+    """``load_checkpoint`` from what was read of one of our files; ``path`` is for error messages."""
     try:
-        network = build_network(config_from_json(json.loads(metadata[_METADATA_KEY])))
-    except (ValueError, TypeError, KeyError) as error:
+        config = config_from_json(json.loads(contents.metadata[_METADATA_KEY]))
+        return build_filled(path, config, contents.tensors)
+    except CheckpointError:
+        raise
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise CheckpointError(f"{path}: its configuration is not one this version knows: {error}") from error
-    _load_strictly(path, network, tensors)
+
+
+def build_filled(
+    path: Path,
+    config: NetworkConfig,
+    tensors: Mapping[str, Tensor],
+    names: Callable[[Iterable[str]], dict[str, str]] | None = None,
+) -> nn.Module:
+    """Builds a network and fills it, every tensor of it by one of the file's and none of those left over.
+
+    Whether all fits is known before memory is allocated: a small file cannot ask for a huge network.
+
+    Args:
+        path: of the file, for error messages.
+        config: of the network.
+        tensors: the file's.
+        names: gives each of the network's tensor names the one in the file; None where they are the same.
+
+    Returns:
+        The network in eval mode, in the precision that it is built in (FP32), whatever the file's.
+
+    Raises:
+        CheckpointError: tensors that do not fit.
+    """
+    with torch.device("meta"):
+        plan = build_network(config)
+    named = names(plan.state_dict()) if names else None
+    _check_fit(path, plan, tensors, named)
+    network = build_network(config)
+    _fill(network, tensors, named)
     return network.eval()
 
 
 def load_backbone(path: Path, network: CDNet | EncodeOnceCDNet) -> None:
     """Loads pretrained MobileNetV2 weights, and the context head's where file and network have one."""
-    tensors, _ = _read(path)
+    tensors = read_safetensors(path).tensors
     backbone = {name: value for name, value in tensors.items() if name.startswith("features.")}
     backbone = {name: value for name, value in backbone.items() if not name.startswith("features.18.")}
     _load_strictly(path, network.backbone, backbone)
@@ -83,32 +127,38 @@ def load_backbone(path: Path, network: CDNet | EncodeOnceCDNet) -> None:
         _load_strictly(path, head, context)
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, dict(file.metadata() or {})
-    except FileNotFoundError as error:
-        raise CheckpointError(f"expected a checkpoint at {path}, found no such file") from error
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path}: expected a .safetensors file, and reading it failed: {error}"
-        ) from error
-
-
 def _load_strictly(path: Path, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    got = {name: tuple(value.shape) for name, value in tensors.items()}
-    problems = [f"missing {name}" for name in sorted(expected.keys() - got.keys())]
-    problems += [f"unknown {name}" for name in sorted(got.keys() - expected.keys())]
-    problems += [
-        f"{name} has shape {got[name]}, expected {expected[name]}"
-        for name in sorted(expected.keys() & got.keys())
-        if got[name] != expected[name]
-    ]
+    _check_fit(path, module, tensors)
+    _fill(module, tensors)
+
+
+def _check_fit(
+    path: Path, module: nn.Module, tensors: Mapping[str, Tensor], names: Mapping[str, str] | None = None
+) -> None:
+    """Names tensors, as the file does, that are missing, unknown, of another shape or kind, or not finite."""
+    expected = {names[name] if names else name: value for name, value in module.state_dict().items()}
+    problems = [f"missing {name}" for name in sorted(expected.keys() - tensors.keys())]
+    problems += [f"unknown {name}" for name in sorted(tensors.keys() - expected.keys())]
+    for name in sorted(expected.keys() & tensors.keys()):
+        if problem := _misfit(tensors[name], expected[name]):
+            problems.append(f"{name} {problem}")
     if problems:
-        listed = "; ".join(problems[:20]) + ("; ..." if len(problems) > 20 else "")
+        listed = "; ".join(problems[:20]) + (f"; and {len(problems) - 20} more" if len(problems) > 20 else "")
         raise CheckpointError(f"{path}: its weights do not fit {type(module).__name__}: {listed}")
+
+
+def _fill(module: nn.Module, tensors: Mapping[str, Tensor], names: Mapping[str, str] | None = None) -> None:
+    ours = module.state_dict()
     module.load_state_dict(
-        {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+        {name: tensors[names[name] if names else name].to(value.dtype) for name, value in ours.items()}
     )
+
+
+def _misfit(got: Tensor, expected: Tensor) -> str | None:
+    if got.shape != expected.shape:
+        return f"has shape {tuple(got.shape)}, expected {tuple(expected.shape)}"
+    if got.is_floating_point() != expected.is_floating_point():
+        return f"holds {got.dtype}, expected {expected.dtype}"
+    if not got.to(expected.dtype).isfinite().all():
+        return "has values that are not finite"
+    return None

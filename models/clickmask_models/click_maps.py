@@ -24,23 +24,24 @@ class ClickMapConfig:
     """How clicks are drawn.
 
     Attributes:
-        kind: ``disk`` (1 where distance <= size; RITM, CSFP, ClickSEG) or ``gaussian``
-            (exp(-d^2 / (2 size^2)); CDNet paper).
-        size: disk radius or Gaussian sigma, in pixels of the map that is drawn.
+        kind: ``disk`` (1 where distance d <= size; RITM, CSFP, ClickSEG), ``gaussian``
+            (exp(-d^2 / (2 size^2)); CDNet paper) or ``distance`` (tanh(2 d / size), which is 0 at a click
+            and 1 far from all; f-BRS).
+        size: disk radius, Gaussian sigma or the distance that gives tanh(2), in pixels of the map.
     """
 
-    kind: Literal["disk", "gaussian"] = "disk"
+    kind: Literal["disk", "gaussian", "distance"] = "disk"
     size: float = 5.0
 
     def __post_init__(self) -> None:
-        if self.kind not in ("disk", "gaussian"):
-            raise ValueError(f"click map kind must be 'disk' or 'gaussian', got {self.kind!r}")
+        if self.kind not in ("disk", "gaussian", "distance"):
+            raise ValueError(f"click map kind must be 'disk', 'gaussian' or 'distance', got {self.kind!r}")
         if not self.size > 0:
             raise ValueError(f"click map size must be positive, got {self.size}")
 
 
 def click_maps(clicks: Tensor, height: int, width: int, config: ClickMapConfig, stride: int = 1) -> Tensor:
-    """Draws positive and negative maps; overlapping clicks take the maximum, so order is irrelevant.
+    """Draws positive and negative maps; of several clicks the nearest counts, so order is irrelevant.
 
     Args:
         clicks: (B, M, 3) float (x, y, label), in network-input pixels.
@@ -55,6 +56,9 @@ def click_maps(clicks: Tensor, height: int, width: int, config: ClickMapConfig, 
     squared = squared_distances(clicks, height, width, stride)  # (B, 2, height, width)
     if config.kind == "disk":
         return (squared <= config.size**2).to(torch.float32)
+    if config.kind == "distance":
+        # Squares are never negative: the clamp is for the export's lint, which allows no unguarded root.
+        return torch.tanh(squared.clamp(min=0.0).sqrt() * (2 / config.size))
     return torch.exp(squared.clamp(max=_ABSENT) * (-0.5 / config.size**2))
 
 
@@ -64,10 +68,7 @@ def squared_distances(clicks: Tensor, height: int, width: int, stride: int = 1) 
     Returns:
         (B, 2, height, width) float32; at least 2e9 where there is no such click.
     """
-    clicks = clicks.float()
-    # A map pixel's centre lies (stride - 1) / 2 input pixels after its first input pixel.
-    x, y = ((clicks[..., i] + 0.5) / stride - 0.5 for i in (0, 1))  # (B, M)
-    label = clicks[..., 2]
+    x, y, label = cell_clicks(clicks, stride).unbind(-1)  # (B, M)
     columns = torch.arange(width, device=clicks.device, dtype=torch.float32)
     rows = torch.arange(height, device=clicks.device, dtype=torch.float32)
     dx2 = (columns - x.unsqueeze(-1)).square()  # (B, M, width)
@@ -78,3 +79,18 @@ def squared_distances(clicks: Tensor, height: int, width: int, stride: int = 1) 
         shown = dy2 + hidden.unsqueeze(-1)
         maps.append((shown.unsqueeze(-1) + dx2.unsqueeze(-2)).amin(dim=1))  # (B, height, width)
     return torch.stack(maps, dim=1)
+
+
+def cell_clicks(clicks: Tensor, stride: int, *, align_corners: bool = False) -> Tensor:
+    """Clicks in pixels of a map, (B, M, 3) float32, from clicks in network pixels; labels stay.
+
+    Args:
+        clicks: (B, M, 3) (x, y, label).
+        stride: network pixels per map pixel.
+        align_corners: whether map pixel i looks at network pixel stride * i, or at the middle of its
+            stride pixels, (stride - 1) / 2 after the first.
+    """
+    clicks = clicks.float()
+    places, label = clicks[..., :2], clicks[..., 2:]
+    places = places / stride if align_corners else (places + 0.5) / stride - 0.5
+    return torch.cat([places, label], dim=-1)

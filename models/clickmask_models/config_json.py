@@ -8,9 +8,16 @@ from types import UnionType
 from typing import Any
 
 from clickmask_models.cdnet import CDNetConfig
+from clickmask_models.csfp import CSFPConfig
 from clickmask_models.encode_once import EncodeOnceConfig
+from clickmask_models.ritm import RITMConfig
 
-FAMILIES: dict[str, type] = {"cdnet": CDNetConfig, "encode_once_cdnet": EncodeOnceConfig}
+FAMILIES: dict[str, type] = {
+    "cdnet": CDNetConfig,
+    "encode_once_cdnet": EncodeOnceConfig,
+    "csfp": CSFPConfig,
+    "ritm": RITMConfig,
+}
 
 
 def config_to_json(config: object) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clickmask_models.backbones.mobilenet_v2 import MEAN, STD, ContextHead, MobileNetV2
-from clickmask_models.click_maps import ClickMapConfig, click_maps
+from clickmask_models.click_maps import ClickMapConfig, cell_clicks, click_maps
 from clickmask_models.feature_diffusion import FeatureDiffusion, FeatureDiffusionConfig
 from clickmask_models.layers import InvertedResidual, separable
 from clickmask_models.outputs import Outputs
@@ -142,7 +142,7 @@ class _Decoder(nn.Module):
         x = self.global_blocks(x)
         kind = ClickMapConfig("gaussian", self.config.feature_diffusion.source_size)
         sources = click_maps(clicks, height // 16, width // 16, kind, stride=16)
-        x, auxiliary = self.feature_diffusion(x, sources)
+        x, auxiliary = self.feature_diffusion(x, sources, cell_clicks(clicks, stride=16))
         for level in (2, 1, 0):
             # Reduced before it is enlarged: the same result (both are linear), a quarter of the work.
             upper = F.interpolate(

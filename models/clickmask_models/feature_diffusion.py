@@ -11,10 +11,16 @@ for foreground and background. S scales columns of A and D rows of the softmax, 
 
 and the N x N matrix is never built. S multiplies logits, it does not mask: a position with S = 0 keeps
 the weight exp(0).
+
+All positions with S = 0 have the same logit, 0. Together they weigh as one key with the logit log(their
+number) and the mean of their values; and since phi and g are linear, those are phi and g of their mean
+feature. Where S is a sum of narrow spots, that leaves the cells around the clicks and one more: the sparse
+form, for inference (``FeatureDiffusion.use_sparse_keys``), exact for an S that is cut off there.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -22,12 +28,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clickmask_models.click_windows import window_keys
 from clickmask_models.layers import conv_norm_act
 
 Variant = Literal[
     "auxiliary", "non_local", "source2full", "des2des", "source2des_unsupervised", "fdm", "v1", "v2", "v3"
 ]
 VARIANTS: tuple[Variant, ...] = Variant.__args__  # type: ignore[attr-defined]
+
+# Their S is the click map itself and so 0 but for a few cells.
+_COMPACT: tuple[Variant, ...] = ("fdm", "source2full", "source2des_unsupervised")
+# A window reaches four sigmas from the cell nearest to the click; beyond it S is below 4e-5.
+_REACH = 4.0
 
 
 @dataclass(frozen=True)
@@ -77,6 +89,7 @@ class FeatureDiffusion(nn.Module):
     def __init__(self, channels: int, config: FeatureDiffusionConfig) -> None:
         super().__init__()
         self.config = config
+        self._sparse = False
         inner = config.inner_channels or channels
         if config.variant != "non_local":
             self.destination_head = nn.Sequential(
@@ -94,16 +107,38 @@ class FeatureDiffusion(nn.Module):
                 for _ in range(branches)
             )
 
-    def forward(self, x: Tensor, sources: Tensor) -> FeatureDiffusionOutput:
+    def use_sparse_keys(self) -> None:
+        """From now on only the cells around clicks are keys of their own; see the module's docstring.
+
+        K = 81 M keys for sigma = 1 in place of N: for fewer than N / 81 click slots it is the cheaper form.
+
+        Raises:
+            ValueError: S is not 0 away from the clicks, so that the result would be another.
+        """
+        config = self.config
+        if config.variant not in _COMPACT:
+            raise ValueError(
+                f"Feature Diffusion {config.variant!r} has sources everywhere, so that every position is a "
+                f"key; the sparse form is for {', '.join(_COMPACT)}"
+            )
+        if config.source_kind != "gaussian":
+            raise ValueError(
+                "Feature Diffusion's sparse form is for sources of kind 'gaussian', got "
+                f"{config.source_kind!r}"
+            )
+        self._sparse = True
+
+    def forward(self, x: Tensor, sources: Tensor, centres: Tensor | None = None) -> FeatureDiffusionOutput:
         """Diffuses clicked features.
 
         Args:
             x: (B, C, h, w) features.
             sources: (B, 2, h, w) float32 source weights S from the clicks, foreground first.
+            centres: (B, M, 3) float32 clicks (x, y, label) in cells, for the sparse form.
         """
         variant = self.config.variant
         if variant == "non_local":
-            message = self._attend(x, [torch.ones_like(sources[:, :1])])[0]
+            message = self._attend(x, x, [torch.ones_like(sources[:, :1])])[0]
             return FeatureDiffusionOutput(x + self.project[0](message), None)
 
         destination_logits = self.destination_head(x)
@@ -114,14 +149,41 @@ class FeatureDiffusion(nn.Module):
         if variant != "source2des_unsupervised":
             destination = destination.detach()
         source_weights, row_weights = diffusion_weights(variant, sources.float(), destination)
+        if self._sparse:
+            messages = self._attend(x, *self._near_clicks(x, source_weights, centres))
+        else:
+            messages = self._attend(x, x, source_weights)
         out = x
-        messages = self._attend(x, source_weights)
         for project, message, rows in zip(self.project, messages, row_weights, strict=True):
             out = out + project(message * rows.to(message.dtype))
         return FeatureDiffusionOutput(out, destination_logits)
 
-    def _attend(self, x: Tensor, source_weights: list[Tensor]) -> list[Tensor]:
-        """softmax_j(S[j] * A[i, j]) g, for each S; logits and softmax in float32.
+    def _near_clicks(
+        self, x: Tensor, source_weights: list[Tensor], centres: Tensor | None
+    ) -> tuple[Tensor, list[Tensor], Tensor]:
+        """The cells around clicks as a map (B, C, K + 1, 1) whose last cell is the mean of all others; S of
+        each branch, (B, 1, K + 1, 1); and what to add to the logits, (B, 1, 1, K + 1).
+        """
+        if centres is None:
+            raise ValueError("Feature Diffusion's sparse form needs the clicks in cells, (B, M, 3)")
+        radius = math.ceil(_REACH * self.config.source_size)
+        keys = window_keys(centres.float(), x.shape[-2], x.shape[-1], radius)
+        tokens = x.float().flatten(2).transpose(1, 2)  # (B, N, C)
+        rest = keys.rest.unsqueeze(-1)
+        mean = (tokens * rest).sum(dim=1, keepdim=True) / rest.sum(dim=1, keepdim=True).clamp(min=1.0)
+        near = torch.cat([_take(tokens, keys.index), mean], dim=1).transpose(1, 2).unsqueeze(-1)
+        weights = []
+        for weight in source_weights:
+            cells = weight.flatten(1).gather(1, keys.index)  # (B, K)
+            weights.append(F.pad(cells, (0, 1)).unsqueeze(1).unsqueeze(-1))
+        return near.to(x.dtype), weights, keys.bias.unsqueeze(1).unsqueeze(1)
+
+    def _attend(
+        self, x: Tensor, source: Tensor, source_weights: list[Tensor], bias: Tensor | None = None
+    ) -> list[Tensor]:
+        """softmax_j(S[j] * A[i, j] + bias[j]) g, for each S; logits and softmax in float32.
+
+        Queries i are the cells of ``x``, keys j those of ``source``, (B, C, h', w').
 
         A is not scaled by 1/sqrt(C): the paper's logits must be free to grow until a click outweighs
         the N - 1 other positions. They leave half precision's range, so S scales K before the product
@@ -129,12 +191,14 @@ class FeatureDiffusion(nn.Module):
         """
         height, width = x.shape[-2:]
         query = _tokens(self.theta(x)).float()
-        keys = self.phi(x).float()
-        values = _tokens(self.g(x)).float()
+        keys = self.phi(source).float()
+        values = _tokens(self.g(source)).float()
         messages = []
         with torch.autocast(x.device.type, enabled=False):
             for weight in source_weights:
-                message = F.scaled_dot_product_attention(query, _tokens(keys * weight), values, scale=1.0)
+                message = F.scaled_dot_product_attention(
+                    query, _tokens(keys * weight), values, attn_mask=bias, scale=1.0
+                )
                 message = message.squeeze(1).transpose(1, 2).unflatten(2, (height, width))
                 messages.append(message.to(x.dtype))
         return messages
@@ -171,3 +235,11 @@ def _tokens(x: Tensor) -> Tensor:
     4-D, since the ONNX exporter rejects 3-D attention.
     """
     return x.flatten(2).transpose(1, 2).unsqueeze(1).contiguous()
+
+
+def _take(tokens: Tensor, index: Tensor) -> Tensor:
+    """(B, N, C) rows at (B, K) -> (B, K, C), as one gather of whole rows."""
+    batch, count, channels = tokens.shape
+    first = torch.arange(batch, device=index.device).unsqueeze(1) * count
+    rows = tokens.reshape(-1, channels).index_select(0, (index + first).flatten())
+    return rows.reshape(batch, index.shape[1], channels)

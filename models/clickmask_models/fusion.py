@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from clickmask_models.click_maps import ClickMapConfig, click_maps
+
 
 class MapFusion(nn.Module):
     """Mixes image and maps by two 1x1 convolutions into the three channels that a backbone expects."""
@@ -42,3 +44,33 @@ class Conv1S(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, out_channels, H/2, W/2), odd sizes rounded up."""
         return self.layers(maps.to(self.scale.dtype)) * self.scale.abs()
+
+
+def input_maps(
+    clicks: Tensor,
+    click_map: ClickMapConfig,
+    size: tuple[int, ...],
+    previous_mask: Tensor | None,
+    takes_previous_mask: bool,
+) -> Tensor:
+    """What is fused with an image: the previous mask, if the network takes one, then the clicks.
+
+    Args:
+        clicks: (B, M, 3) float (x, y, label) in pixels of the image.
+        click_map: how clicks are drawn.
+        size: H and W of the image.
+        previous_mask: (B, 1, H, W) probability, ignored by a network that does not take it.
+        takes_previous_mask: whether the network does.
+
+    Returns:
+        (B, C, H, W) float32 in [0, 1]: previous mask (C = 3 only), positive clicks, negative clicks.
+
+    Raises:
+        ValueError: there is no previous mask for a network that takes one.
+    """
+    maps = click_maps(clicks, size[0], size[1], click_map)
+    if not takes_previous_mask:
+        return maps
+    if previous_mask is None:
+        raise ValueError("this network takes a previous mask (B, 1, H, W); zeros stand for none")
+    return torch.cat([previous_mask.float(), maps], dim=1)

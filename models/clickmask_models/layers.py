@@ -13,9 +13,13 @@ def conv_norm_act(
     stride: int = 1,
     dilation: int = 1,
     groups: int = 1,
+    bias: bool = False,
     activation: bool = True,
 ) -> nn.Sequential:
-    """Convolution (no bias), batch norm and, unless switched off, ReLU; keeps the size at stride 1."""
+    """Convolution, batch norm and, unless switched off, ReLU; keeps the size at stride 1.
+
+    The batch norm makes a bias redundant, but some published weights hold one.
+    """
     layers: list[nn.Module] = [
         nn.Conv2d(
             in_channels,
@@ -25,7 +29,7 @@ def conv_norm_act(
             padding=dilation * (kernel - 1) // 2,
             dilation=dilation,
             groups=groups,
-            bias=False,
+            bias=bias,
         ),
         nn.BatchNorm2d(out_channels),
     ]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Outputs(NamedTuple):
-    """``logits`` (B, 1, H, W); ``auxiliary`` (B, 1, h, w) logits of FDM's destination head, or None."""
+    """``logits`` (B, 1, H, W); ``auxiliary`` (B, 1, h, w) of the auxiliary head, FDM's or OCR's, or None."""
 
     logits: Tensor
     auxiliary: Tensor | None

@@ -75,6 +75,8 @@ class PixelDiffusionConfig:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        if self.click_map.kind == "distance":
+            raise ValueError("click_map must be 1 at a click and 0 far from all, got kind 'distance'")
         if self.iterations < 1:
             raise ValueError(f"iterations must be at least 1, got {self.iterations}")
         if not self.dilations or min(self.dilations) < 1:

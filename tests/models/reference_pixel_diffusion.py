@@ -43,14 +43,13 @@ def deviation(channel, dilations=(1, 2, 4, 8), kind="unbiased_36"):
 def weights(image, dilations=(1, 2, 4, 8), affinity="official", sigma="unbiased_36", eps=1e-5):
     """(32, H, W) softmax of the affinity; image (H, W, 3) in [0, 1]."""
     image = image.astype(np.float64)
+    sigmas = [deviation(image[..., c], dilations, sigma) for c in range(3)]
+    divisors = [np.maximum(s**2 if affinity == "paper" else 0.1 * s, eps) for s in sigmas]
     logits = []
     for dy, dx in offsets(dilations):
         total = 0.0
         for c in range(3):
-            s = deviation(image[..., c], dilations, sigma)
-            divisor = s**2 if affinity == "paper" else 0.1 * s
-            difference = np.abs(image[..., c] - shifted(image[..., c], dy, dx))
-            total = total - difference / np.maximum(divisor, eps)
+            total = total - np.abs(image[..., c] - shifted(image[..., c], dy, dx)) / divisors[c]
         logits.append(total / 3)
     logits = np.stack(logits)
     raised = np.exp(logits - logits.max(axis=0))

@@ -5,14 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from golden_cdnet import CASES, Recording
+from golden import CASES, Recording, close, run
+from public_files import official_network
 
-from clickmask_models.cdnet import CDNet
 from clickmask_models.click_maps import ClickMapConfig, click_maps
-from clickmask_models.clickseg_keys import official_keys
 from clickmask_models.feature_diffusion import diffusion_weights
 from clickmask_models.pixel_diffusion import PixelDiffusion
-from clickmask_models.presets import preset
 
 # Submodule whose output was recorded -> (name, channel step, row and column step).
 RECORDED = {
@@ -33,42 +31,18 @@ RECORDED = {
 
 @pytest.fixture(scope="module")
 def recording(shared):
-    return Recording(shared)
+    return Recording(shared, "cdnet_res34")
 
 
 @pytest.fixture(scope="module")
-def network(recording):
-    tensors = recording.state_dict()
-    network = CDNet(preset("official")).eval()
-    network.load_state_dict({ours: tensors[name] for name, ours in official_keys(tensors).items()})
-    return network
+def network(recording, tmp_path_factory):
+    return official_network(tmp_path_factory.mktemp("official"), recording)
 
 
 @pytest.fixture(scope="module")
 def runs(network, recording):
-    """For each case the logits and the outputs of all submodules by name."""
-    outputs = {}
-
-    def keep(name):
-        def hook(_module, inputs, output):
-            outputs[name] = (inputs[0], output[0] if isinstance(output, tuple) else output)
-
-        return hook
-
-    hooks = [module.register_forward_hook(keep(name)) for name, module in network.named_modules()]
-    results = {}
-    with torch.no_grad():
-        for case in CASES:
-            logits = network(recording.image(case), recording.clicks(case))
-            results[case] = (logits, dict(outputs))
-    for hook in hooks:
-        hook.remove()
-    return results
-
-
-def close(got: torch.Tensor, expected: np.ndarray, relative: float = 1e-4) -> None:
-    """Largest difference below ``relative`` times the largest value: float32 in another summation order."""
-    assert np.abs(got.numpy() - expected).max() <= relative * np.abs(expected).max()
+    """For each case the logits, and (first input, output) of all submodules by name."""
+    return {case: run(network, recording, case) for case in CASES}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -149,20 +123,3 @@ def test_result_after_pixel_diffusion(network, runs, recording, case):
     logits = torch.where(near, torch.from_numpy(recording(case, "logits")), logits)
     settled = np.abs(diffusion(logits, image, clicks)[0, 0].numpy() - expected)
     assert settled.max() < 1e-4
-
-
-def test_every_official_tensor_is_either_ours_or_dropped(network, recording):
-    names = [entry["name"] for entry in recording.keys["state_dict"]]
-    keys = official_keys(names)
-    assert sorted(keys.values()) == sorted(network.state_dict())
-    dropped = set(names) - keys.keys()
-    assert len(dropped) == 19
-    assert {name.split(".")[0] for name in dropped} == {"latent_head", "PDM"}
-
-
-@pytest.mark.parametrize(
-    "name", ["feature_extractor.upatt.gamma", "module.head.layers.2.bias", "head.layers.3.bias"]
-)
-def test_foreign_tensor_is_refused_by_name(name):
-    with pytest.raises(ValueError, match=name):
-        official_keys(["head.layers.2.bias", name])

@@ -68,6 +68,17 @@ def test_missing_unknown_and_misshapen_tensors_are_all_named(saved):
         load_checkpoint(tampered(saved[0], change))
 
 
+def test_weights_that_are_not_finite_or_of_another_kind_are_named(saved):
+    def change(tensors):
+        tensors["head.2.bias"][0] = torch.nan
+        tensors["head.2.weight"] = torch.zeros_like(tensors["head.2.weight"], dtype=torch.int32)
+
+    with pytest.raises(
+        CheckpointError, match=r"head\.2\.bias has values .* head\.2\.weight holds torch\.int32"
+    ):
+        load_checkpoint(tampered(saved[0], change))
+
+
 def test_configuration_with_an_unknown_key_is_refused(saved):
     def change(metadata):
         document = json.loads(metadata["clickmask"])
@@ -75,6 +86,16 @@ def test_configuration_with_an_unknown_key_is_refused(saved):
         metadata["clickmask"] = json.dumps(document)
 
     with pytest.raises(CheckpointError, match="colour"):
+        load_checkpoint(tampered(saved[0], change_metadata=change))
+
+
+def test_configuration_of_a_huge_network_is_refused_before_it_is_built(saved):
+    def change(metadata):
+        document = json.loads(metadata["clickmask"])
+        document["config"]["channels"] = 1 << 20  # 20 TB
+        metadata["clickmask"] = json.dumps(document)
+
+    with pytest.raises(CheckpointError, match=r"aspp\.branches\.0\.0\.weight has shape"):
         load_checkpoint(tampered(saved[0], change_metadata=change))
 
 

@@ -45,6 +45,14 @@ def test_agrees_with_loops(kind, size, stride):
     np.testing.assert_allclose(got, reference(clicks, 12, 16, kind, size, stride), atol=1e-6)
 
 
+def test_distance_is_that_of_the_nearest_click_as_in_fbrs():
+    maps = draw([(3.0, 4.0, 1.0), (9.0, 4.0, 1.0), (0.0, 0.0, -1.0)], 12, 16, "distance", 260.0)
+    assert maps[0, 4, 3] == 0.0
+    for row, column, distance in ((4, 5, 2.0), (4, 8, 1.0), (0, 0, 5.0)):
+        np.testing.assert_allclose(maps[0, row, column], np.tanh(2 * distance / 260), rtol=1e-6)
+    assert (maps[1] == 1.0).all()  # no negative click
+
+
 def test_disk_includes_pixels_at_exactly_the_radius():
     positive = draw([(10.0, 10.0, 1.0)], 21, 21, "disk", 5.0)[0]
     assert (positive[10, 15], positive[13, 14]) == (1, 1)  # distances 5 = sqrt(3^2 + 4^2)

@@ -40,8 +40,9 @@ def explicit(module: FeatureDiffusion, variant: str, x: torch.Tensor, sources: t
     """Eq. 1-4 for one image: A, S and D as written, with every N x N matrix."""
     wide = module.double()
     x, sources = x.double(), sources.double()
-    n = HEIGHT * WIDTH
-    features = x[0].reshape(CHANNELS, n).numpy()
+    channels, height, width = x.shape[1:]
+    n = height * width
+    features = x[0].reshape(channels, n).numpy()
     theta, phi, g = (
         getattr(wide, k).weight.detach()[:, :, 0, 0].numpy() @ features for k in ("theta", "phi", "g")
     )
@@ -68,9 +69,9 @@ def explicit(module: FeatureDiffusion, variant: str, x: torch.Tensor, sources: t
         logits = source[None, :] * affinity
         exponent = np.exp(logits - logits.max(axis=1, keepdims=True))
         matrix = exponent / exponent.sum(axis=1, keepdims=True) * destination[:, None]
-        message = torch.from_numpy((matrix @ g.T).T.reshape(1, CHANNELS, HEIGHT, WIDTH))
-        out += project(message).detach().numpy().reshape(CHANNELS, n)
-    return out.reshape(CHANNELS, HEIGHT, WIDTH)
+        message = torch.from_numpy((matrix @ g.T).T.reshape(1, channels, height, width))
+        out += project(message).detach().numpy().reshape(channels, n)
+    return out.reshape(channels, height, width)
 
 
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "auxiliary"])

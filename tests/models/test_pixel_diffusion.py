@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import reference_pixel_diffusion as reference
 import torch
-from golden_cdnet import CASES, Recording
+from golden import CASES, Recording
 
 from clickmask_models.click_maps import ClickMapConfig
 from clickmask_models.pixel_diffusion import (
@@ -28,7 +28,7 @@ CLICKS = [(12.0, 9.0, 1.0), (30.0, 20.0, 0.0), (3.0, 25.0, 1.0), (-1.0, -1.0, -1
 
 @pytest.fixture(scope="module")
 def recording(shared):
-    return Recording(shared)
+    return Recording(shared, "cdnet_res34")
 
 
 @pytest.fixture(scope="module")

@@ -27,10 +27,11 @@ def test_parameter_count_is_the_classification_network_s_without_its_last_layer(
 
 
 @pytest.mark.parametrize(("depth", "stem"), [(18, "v1b"), (50, "v1s")])
-def test_features_are_at_strides_4_and_8_rounded_up(depth, stem):
+def test_features_are_at_strides_2_4_and_8_rounded_up(depth, stem):
     network = ResNet(depth, stem).eval()
     with torch.no_grad():
-        early, deep = network(torch.rand(1, 3, 67, 90))
+        low, early, deep = network(torch.rand(1, 3, 67, 90))
+    assert low.shape == (1, network.stem_channels, 34, 45)
     assert early.shape == (1, network.channels[0], 17, 23)
     assert deep.shape == (1, network.channels[1], 9, 12)
 

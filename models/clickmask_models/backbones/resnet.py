@@ -31,8 +31,11 @@ STD = (0.229, 0.224, 0.225)
 
 
 class ResNetFeatures(NamedTuple):
-    """``s4`` (stage 1) at stride 4 and ``s8`` (stage 4) at stride 8; odd sizes round up."""
+    """``s2`` (stem, after any addition) at stride 2, ``s4`` (stage 1) at stride 4 and ``s8`` (stage 4) at
+    stride 8; odd sizes round up.
+    """
 
+    s2: Tensor
     s4: Tensor
     s8: Tensor
 
@@ -66,19 +69,19 @@ class ResNet(nn.Module):
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
 
     def forward(self, x: Tensor, stem_addition: Tensor | None = None) -> ResNetFeatures:
-        """Computes features at strides 4 and 8.
+        """Computes features at strides 2, 4 and 8.
 
         Args:
             x: (B, 3, H, W) normalised image.
             stem_addition: (B, C, H/2, W/2), C up to ``stem_channels``, added to the stem's output after its
                 ReLU; missing channels count as zero.
         """
-        x = F.relu(self.bn1(self.conv1(x)))
+        s2 = F.relu(self.bn1(self.conv1(x)))
         if stem_addition is not None:
             missing = self.stem_channels - stem_addition.shape[1]
-            x = x + (F.pad(stem_addition, (0, 0, 0, 0, 0, missing)) if missing else stem_addition)
-        s4 = self.layer1(F.max_pool2d(x, 3, stride=2, padding=1))
-        return ResNetFeatures(s4, self.layer4(self.layer3(self.layer2(s4))))
+            s2 = s2 + (F.pad(stem_addition, (0, 0, 0, 0, 0, missing)) if missing else stem_addition)
+        s4 = self.layer1(F.max_pool2d(s2, 3, stride=2, padding=1))
+        return ResNetFeatures(s2, s4, self.layer4(self.layer3(self.layer2(s4))))
 
 
 class BasicBlock(nn.Module):
