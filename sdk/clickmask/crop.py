@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 from .clicks import Click
 from .errors import InvalidInputError
 
-CropKind = Literal["paper", "fbrs", "none"]
+CropKind = Literal["paper", "fbrs", "global_to_local", "none"]
 Fit = Literal["letterbox", "squash"]
 Coordinates = Literal["half_pixel", "public"]
 
@@ -66,9 +66,12 @@ class CropPolicy:
 
     Attributes:
         kind: "paper" makes a new crop at each click, "fbrs" keeps the crop while it is good enough,
-            "none" always takes the whole image.
+            "global_to_local" sees the whole image first and then a crop around what it found there, at each
+            click, "none" always takes the whole image.
         start_click: the first click (counted from 1) that may see a crop.
         expansion: factor on width and height of the box around the object, >= 1 (1.4 adds 40 %).
+        small_object_expansion: the same for an object of no area, >= 1. The factor is the larger of
+            `expansion` and this less 4 sqrt(share of the image); at most `expansion` changes nothing.
         min_size: least side of a crop in pixels.
         min_fraction: least side of a crop as a fraction of the image's short side, in [0, 1].
         hysteresis_iou: "fbrs" moves the crop when the product of the IoUs of its rows and of its columns
@@ -81,6 +84,7 @@ class CropPolicy:
     kind: CropKind
     start_click: int = 2
     expansion: float = 1.4
+    small_object_expansion: float = 1.0
     min_size: int = 200
     min_fraction: float = 0.0
     hysteresis_iou: float = 0.5
@@ -91,6 +95,7 @@ class CropPolicy:
         for name, low, high, whole in (
             ("start_click", 1, _MOST, True),
             ("expansion", 1.0, _MOST, False),
+            ("small_object_expansion", 1.0, _MOST, False),
             ("min_size", 1, _MOST, True),
             ("min_fraction", 0.0, 1.0, False),
             ("hysteresis_iou", 0.0, 1.0, False),
@@ -102,13 +107,18 @@ class CropPolicy:
         """Whether the click that makes `count` of them may see less than the whole image."""
         return self.kind != "none" and count >= self.start_click
 
+    def looks_twice(self, count: int) -> bool:
+        """Whether that click is seen in two passes: the whole image, then a crop around what was found."""
+        return self.kind == "global_to_local" and self.wants_crop(count)
+
     @staticmethod
     def named(name: str) -> CropPolicy:
         """The policy of that name with the numbers of its source.
 
         Args:
             name: "paper": from the third click, +40 %, a new crop each click; "fbrs": from the second
-                click, +40 %, hysteresis 0.5; "none": the whole image. The least side is 200 px (f-BRS).
+                click, +40 %, hysteresis 0.5; both with a least side of 200 px (f-BRS). "global_to_local":
+                from the first click, +40 %, no least side (the CSFP paper). "none": the whole image.
 
         Raises:
             InvalidInputError: another name.
@@ -117,6 +127,8 @@ class CropPolicy:
             return CropPolicy("paper", start_click=3)
         if name == "fbrs":
             return CropPolicy("fbrs", start_click=2)
+        if name == "global_to_local":
+            return CropPolicy("global_to_local", start_click=1, min_size=1)
         if name == "none":
             return CropPolicy("none")
         raise InvalidInputError(f"crop_policy must be one of {get_args(CropKind)}, but got {name!r}")
@@ -141,17 +153,18 @@ def next_box(
 ) -> Box:
     """The part of the image that the network sees for the newest click.
 
-    The box around the current mask and all positive clicks is widened by `expansion` about its centre, rows
-    and columns apart, given at least the minimum side, and cut at the image's edges; a box that the cut makes
-    smaller than the minimum is moved inside instead. Before `start_click`, and while the mask is empty, it is
-    the whole image. "fbrs" keeps `previous` unless a positive click lies outside it or it fits the new box
-    badly. Negative clicks do not move the crop.
+    The box around the mask so far and all positive clicks is widened about its centre, rows and columns
+    apart, by `expansion` (a small one by more: `small_object_expansion`), given at least the minimum side,
+    and cut at the image's edges; a box that the cut makes smaller than the minimum is moved inside instead.
+    Before `start_click`, and while the mask is empty, it is the whole image. "fbrs" keeps `previous` unless a
+    positive click lies outside it or it fits the new box badly. Negative clicks do not move the crop.
 
     Args:
         policy: the rules.
         image_size: (width, height) in pixels.
         clicks: all clicks, the newest last.
-        mask_bbox: tight box of the mask before this click, None where that is empty.
+        mask_bbox: tight box of the mask so far: the one before this click, or what the first of two passes
+            found; None where that is empty.
         previous: the box of the click before, None for the first.
 
     Returns:
@@ -178,9 +191,19 @@ def _object_box(policy: CropPolicy, image_size: tuple[int, int], positive: list[
     side = math.ceil(max(policy.min_size, policy.min_fraction * min(width, height)))
     left, right = min([bbox.x0, *columns]), max([bbox.x1, *(column + 1 for column in columns)])
     top, bottom = min([bbox.y0, *rows]), max([bbox.y1, *(row + 1 for row in rows)])
-    x0, x1 = _expand(left, right, policy.expansion, side, width)
-    y0, y1 = _expand(top, bottom, policy.expansion, side, height)
+    factor = _factor(policy, Box(left, top, right, bottom), width * height)
+    x0, x1 = _expand(left, right, factor, side, width)
+    y0, y1 = _expand(top, bottom, factor, side, height)
     return Box(x0, y0, x1, y1)
+
+
+def _factor(policy: CropPolicy, tight: Box, image_area: int) -> float:
+    """The public code's rule of global-to-local crops: small objects get more of their surroundings.
+
+    As there, a box's area is that between the centres of its corner pixels: a line of pixels has none.
+    """
+    share = (tight.width - 1) * (tight.height - 1) / image_area
+    return max(policy.expansion, policy.small_object_expansion - 4 * math.sqrt(share))
 
 
 def _expand(low: int, high: int, factor: float, side: int, limit: int) -> tuple[int, int]:

@@ -152,6 +152,7 @@ def _policy(node: Node) -> CropPolicy:
         kind=keys["kind"].choice(get_args(CropKind)),
         start_click=keys["start_click"].integer(1, _MOST),
         expansion=keys["expansion"].number(1, _MOST),
+        small_object_expansion=keys["small_object_expansion"].number(1, _MOST),
         min_size=keys["min_size"].integer(1, _MOST),
         min_fraction=keys["min_fraction"].number(0, 1),
         hysteresis_iou=keys["hysteresis_iou"].number(0, 1),

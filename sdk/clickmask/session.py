@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections import deque
 from collections.abc import Iterable
@@ -12,25 +13,15 @@ from numpy.typing import NDArray
 
 from . import encode
 from .clicks import Click, as_clicks, check_inside
-from .crop import (
-    Box,
-    Coordinates,
-    CropPolicy,
-    View,
-    choose_size,
-    next_box,
-    resolve_coordinates,
-    resolve_policy,
-    resolve_size,
-)
+from .crop import Box, Coordinates, CropPolicy, resolve_coordinates, resolve_policy, resolve_size
 from .errors import InvalidInputError, SessionStateError
 from .image import as_rgb, image_sha256, image_size
-from .mask import Mask, Region, Rle, as_mask, bbox, mask_box, polygons, regions, rle, rle_decode
+from .mask import Mask, Region, Rle, as_mask, bbox, polygons, regions, rle, rle_decode
+from .predictor import Predictor
 from .replay import SessionRecord
-from .state import State, affordable, paint, previous_mask
+from .state import State, affordable
 
 if TYPE_CHECKING:
-    from .backends.base import Features
     from .segmenter import Segmenter
 
 HISTORY = 256
@@ -46,9 +37,9 @@ class Session:
     **The image is not copied** when it is C-contiguous (H, W, 3) uint8: do not change its pixels while the
     session lives, since later crops are cut from it and `to_json` hashes it (pass `image.copy()` if you
     must). Beyond the image a session holds the current mask (1 byte per pixel), the network's features of the
-    newest crop, and for each click in force or to be undone its logits (4 bytes per network pixel, once
-    however many operations share it). `HISTORY` and `HISTORY_BYTES` bound what can be undone; the clicks in
-    force are always kept.
+    newest crop (under "global_to_local" of the whole image too), and for each click in force or to be undone
+    its logits (4 bytes per network pixel, once however many operations share it). `HISTORY` and
+    `HISTORY_BYTES` bound what can be undone; the clicks in force are always kept.
 
     **Threads.** Any call may come from any thread. A session does one at a time and the others wait;
     sessions do not wait for each other. `clicks`, `crop`, `can_undo` and `can_redo` do not wait either: they
@@ -71,7 +62,6 @@ class Session:
         manifest = segmenter.bundle.manifest
         self._segmenter = segmenter
         self._spec = manifest.input
-        self._threshold = manifest.threshold
         self._policy = resolve_policy(crop_policy, manifest.crop)
         self._fixed_size = resolve_size(size, self._spec.sizes)
         self._coordinates = resolve_coordinates(coordinates, self._spec.coordinates)
@@ -81,9 +71,7 @@ class Session:
         self._state = State()
         self._past: deque[State] = deque(maxlen=HISTORY)
         self._future: list[State] = []
-        # two caches; each entry carries its key, so a stale one is never wrong
-        self._encoded: tuple[View, Features] | None = None
-        self._painted: tuple[State, Mask] | None = None
+        self._predictor = Predictor(segmenter, self._image, self._policy, self._fixed_size, self._coordinates)
 
     def click(self, x: float, y: float, positive: bool = True) -> Mask:
         """Add a click.
@@ -117,7 +105,7 @@ class Session:
                 raise SessionStateError(
                     "expected an operation to undo, but there is none; ask can_undo first"
                 )
-            mask = self._mask_of(self._past[-1])
+            mask = self._predictor.mask(self._past[-1])
             self._future.append(self._state)
             self._state = self._past.pop()
             return mask
@@ -136,7 +124,7 @@ class Session:
                 raise SessionStateError(
                     "expected an undone operation to redo, but there is none; ask can_redo first"
                 )
-            mask = self._mask_of(self._future[-1])
+            mask = self._predictor.mask(self._future[-1])
             self._past.append(self._state)
             self._state = self._future.pop()
             return mask
@@ -168,7 +156,7 @@ class Session:
             while state.before is not None and len(state.clicks) > index:
                 state = state.before
             for click in clicks[index + 1 :]:
-                state = self._advance(state, click)
+                state = self._predictor.advance(state, click)
             return self._move_to(state)
 
     def set_mask(self, mask: NDArray[Any]) -> Mask:
@@ -200,14 +188,14 @@ class Session:
         """
         with self._lock:
             blank = not self._state.clicks and self._state.initial is None
-            return self._mask_of(self._state) if blank else self._move_to(State())
+            return self._predictor.mask(self._state) if blank else self._move_to(State())
 
     def fork(self) -> Session:
         """An independent session that starts as this one is now, undo history included, at no cost."""
         twin = Session(self._segmenter, self._image, self._policy, self._fixed_size, self._coordinates)
         with self._lock:
             twin._state, twin._past, twin._future = self._state, self._past.copy(), self._future.copy()
-            twin._encoded, twin._painted = self._encoded, self._painted
+            twin._predictor = copy.copy(self._predictor)
         return twin
 
     @property
@@ -222,9 +210,9 @@ class Session:
 
     @property
     def mask(self) -> Mask:
-        """The mask now, (H, W) bool, read-only: logits above logit(threshold); False outside the crop."""
+        """The mask now, (H, W) bool, read-only: probability above the threshold; False outside the crop."""
         with self._lock:
-            return self._mask_of(self._state)
+            return self._predictor.mask(self._state)
 
     @property
     def probability(self) -> NDArray[np.float32]:
@@ -235,7 +223,7 @@ class Session:
         with self._lock:
             state = self._state
             if state.view is None or state.logits is None:
-                return self._mask_of(state).astype(np.float32)
+                return self._predictor.mask(state).astype(np.float32)
         return encode.paste_probability(state.logits, state.view, self._image_size)
 
     @property
@@ -332,8 +320,8 @@ class Session:
             self._check_room(len(self._state.clicks) + len(points))
             states = [self._state]
             for click in points:
-                states.append(self._advance(states[-1], click))
-            mask = self._mask_of(states[-1])
+                states.append(self._predictor.advance(states[-1], click))
+            mask = self._predictor.mask(states[-1])
             for state in states[1:]:
                 self._commit(state)
             return mask
@@ -341,7 +329,7 @@ class Session:
     # What follows is called with the lock held; all but _commit change caches only.
 
     def _move_to(self, state: State) -> Mask:
-        mask = self._mask_of(state)  # before the commit, as it may fail
+        mask = self._predictor.mask(state)  # before the commit, as it may fail
         self._commit(state)
         return mask
 
@@ -360,35 +348,3 @@ class Session:
             raise SessionStateError(
                 f"this bundle takes at most {most} clicks, but got {count}; remove or undo one{go_on}"
             )
-
-    def _advance(self, state: State, click: Click) -> State:
-        """The state after one more click: the one place that runs the network."""
-        clicks = (*state.clicks, click)
-        view = self._view(state, clicks)
-        slots = encode.click_slots(len(clicks), self._spec.max_clicks)
-        tensor = encode.clicks_tensor(clicks, view, slots)
-        previous = previous_mask(state, view) if self._spec.previous_mask else None
-        logits = self._segmenter.backend.decode(self._features(view), tensor, previous)
-        width, height = view.valid_size
-        valid = logits[0, 0, :height, :width].astype(np.float32)  # a copy: the padding is not kept
-        valid.setflags(write=False)
-        return State(clicks, state.initial, view, valid, state)
-
-    def _view(self, state: State, clicks: tuple[Click, ...]) -> View:
-        found = mask_box(self._mask_of(state)) if self._policy.wants_crop(len(clicks)) else None
-        previous = state.view.box if state.view else None
-        box = next_box(self._policy, self._image_size, clicks, Box(*found) if found else None, previous)
-        size = self._fixed_size or choose_size(box, self._spec.sizes)
-        return View(box, size, self._spec.fit, self._coordinates)
-
-    def _features(self, view: View) -> Features:
-        if self._encoded is None or self._encoded[0] != view:
-            self._encoded = None  # before, not after: never two crops in memory
-            image = encode.image_tensor(self._image, view, self._spec.pad)
-            self._encoded = (view, self._segmenter.backend.encode(image))
-        return self._encoded[1]
-
-    def _mask_of(self, state: State) -> Mask:
-        if self._painted is None or self._painted[0] is not state:
-            self._painted = (state, paint(state, self._image_size, self._threshold))
-        return self._painted[1]
