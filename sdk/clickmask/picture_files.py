@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from .clicks import Click
 from .errors import InvalidInputError
+from .whole_files import write_whole
 
 LOSSLESS = (".png", ".bmp", ".tif", ".tiff", ".pgm")
 """Formats that keep a mask's two values."""
@@ -105,16 +105,7 @@ def write_picture(path: str | os.PathLike[str], picture: NDArray[np.uint8]) -> N
         done = False
     if not done:
         raise _no_picture(target)
-    # Beside the target, so that the replacement is one rename within a file system.
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data.tobytes())
-        os.replace(temporary, target)
-    except OSError as exc:
-        raise InvalidInputError(f"expected to write {str(target)!r}, got: {exc.strerror}.") from exc
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(target, data.tobytes())
 
 
 def _no_picture(target: Path) -> InvalidInputError:

@@ -3,73 +3,205 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
+import os
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import get_args
 
+import numpy as np
+
+from clickmask import Segmenter
 from clickmask.bundle import bundle_path
+from clickmask.crop import CropKind
 from clickmask.errors import InvalidInputError
-from clickmask.evaluation.datasets import fingerprint, read_dataset
-from clickmask.evaluation.report import markdown, table
-from clickmask.evaluation.run import Curve, evaluate, summarise
-from clickmask.segmenter import Segmenter
+from clickmask.evaluation.anchors import ANCHORS
+from clickmask.evaluation.datasets import LAYOUTS, detect, read_dataset
+from clickmask.evaluation.methods import BundleMethod, Method
+from clickmask.evaluation.metrics import GOOD
+from clickmask.evaluation.pools import Task, here, in_processes, on_ray
+from clickmask.evaluation.progress import Progress
+from clickmask.evaluation.report import Run, curves_of, new_run, resume, summarise, write_report
+from clickmask.evaluation.run import Curve
+from clickmask.evaluation.samples import Sample, fingerprint
+from clickmask.evaluation.tables import markdown, table
+from clickmask.picture_files import check_target
+from clickmask.whole_files import write_whole
+
+_SAVE_EVERY = 60.0  # seconds of work that being killed may cost; large reports take a second to write
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``clickmask evaluate``."""
-    parser.add_argument("bundle", help="bundle folder, or 'default' for the shipped one")
-    parser.add_argument("--root", type=Path, required=True, help="folder that holds the data-set folders")
-    parser.add_argument(
-        "--dataset", required=True, nargs="+", help="data-set folders below --root, for example berkeley"
+    add = parser.add_argument
+    add("bundle", metavar="BUNDLE", help="a bundle's folder; 'default' for the one that ships with clickmask")
+    add("--root", type=Path, required=True, help="folder that holds the data-set folders")
+    add("--dataset", required=True, nargs="+", metavar="NAME", help="folders below --root, such as berkeley")
+    add("--layout", choices=LAYOUTS, help="how they are laid out (default: by what lies in them)")
+    add("--split", help="SBD, VOC: which list (default val); COCO: which file (default val2017)")
+    add("--clicks", type=int, default=20, help="limit of clicks per object, such as 20 (default) or 100")
+    add(
+        "--until", type=float, metavar="IOU", help="stop an object at this IoU, 0.90 to 1: quicker, no mIoU@k"
     )
-    parser.add_argument("--clicks", type=int, default=20, help="limit of clicks per object (default 20)")
-    parser.add_argument("--json", type=Path, help="write the reports, with every curve, to this file")
-    parser.add_argument("--markdown", type=Path, help="write the figures as a Markdown table to this file")
-    parser.add_argument("--backend", default="auto", help="backend (default: the bundle's best here)")
-    parser.add_argument("--device", default="auto", help="device: auto, cpu or cuda")
-    parser.add_argument("--threads", type=int, help="threads of the runtime (default: all cores)")
+    add("--anchor", nargs="+", default=[], choices=sorted(ANCHORS), help="also run these classical methods")
+    add("--json", type=Path, help="the report, with every curve; an unfinished one is gone on with")
+    add("--markdown", type=Path, help="write the figures as a Markdown table to this file")
+    add("--plot", type=Path, metavar="OUT.png", help="draw the curves, and the hardest objects of each set")
+    add("--backend", default="auto", help="backend (default: the bundle's best here)")
+    add("--device", default="auto", help="device: auto, cpu or cuda")
+    add("--threads", type=int, help="threads of the runtime (default: all cores, shared by the workers)")
+    add("--crop-policy", choices=get_args(CropKind), help="instead of the bundle's own")
+    add("--size", type=int, help="one of the bundle's input sizes, for every click")
+    add("--workers", type=int, help="processes on this machine (default 1), or actors of --ray")
+    add("--ray", nargs="?", const="", metavar="ADDRESS", help="work on a Ray cluster, by default a local one")
+
+
+@dataclass(frozen=True)
+class _Dataset:
+    name: str
+    layout: str
+    samples: list[Sample]
+    sha256: str
 
 
 def run(options: argparse.Namespace) -> int:
     """Evaluates on each data set and prints the figures."""
-    if options.clicks < 1:
-        raise InvalidInputError(f"--clicks: expected at least 1, got {options.clicks}")
-    for option, path in (("--json", options.json), ("--markdown", options.markdown)):
-        if path is not None and not path.parent.is_dir():  # before the work, not after it
-            raise InvalidInputError(f"{option}: expected a file in an existing folder, got {path}")
-    datasets = {name: read_dataset(options.root / name) for name in options.dataset}
-    segmenter = Segmenter.load(bundle_path(options.bundle), options.backend, options.device, options.threads)
-    documents, reports = [], []
-    for name, samples in datasets.items():
-        curves = evaluate(segmenter, samples, options.clicks, _show_progress)
-        report = {
-            "dataset": name,
-            "data_sha256": fingerprint(samples),
-            "bundle": segmenter.bundle.manifest.name,
-            "checkpoint_sha256": segmenter.bundle.manifest.source.sha256,
-            "backend": segmenter.backend.name,
-            "device": segmenter.backend.device,
-            **summarise(curves, options.clicks),
-        }
-        print(table(report), flush=True)
-        reports.append(report)
-        documents.append({**report, "curves": [_as_json(curve) for curve in curves]})
-        if options.json:  # after each set, so that an interrupted run keeps what it has
-            options.json.write_text(json.dumps(documents, indent=1) + "\n")
+    _check(options)
+    datasets = [_read_dataset(name, options) for name in options.dataset]
+    bundle = _bundle_method(options)
+    methods: list[Method] = [bundle, *(ANCHORS[name] for name in dict.fromkeys(options.anchor))]
+    work = [(dataset, method) for dataset in datasets for method in methods]
+    runs = [_new_run(dataset, method, options) for dataset, method in work]
+    if options.json and options.json.exists():
+        resume(options.json, runs)
+    for current, (dataset, method) in zip(runs, work, strict=True):
+        if not current["complete"]:
+            task = Task(method, options.clicks, options.until)
+            left = dataset.samples[len(current["curves"]) :]
+            _finish(current, runs, _curves(task, left, options), options.json)
+        print(table(current), flush=True)
     if options.markdown:
-        options.markdown.write_text(markdown(reports))
+        write_whole(options.markdown, markdown(runs).encode())
+    if options.plot:
+        _plot(options.plot, runs, datasets, bundle.name)
     return 0
 
 
-def _as_json(curve: Curve) -> dict[str, Any]:
-    return {
-        "name": curve.name,
-        "ious": [round(value, 5) for value in curve.ious],
-        "seconds": [round(value, 5) for value in curve.seconds],
+def _check(options: argparse.Namespace) -> None:
+    """Refuses what could not work or be written in the end, before the work."""
+    for name in ("clicks", "workers", "threads"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise InvalidInputError(f"--{name}: expected at least 1, got {value}")
+    if options.until is not None and not GOOD <= options.until <= 1:
+        raise InvalidInputError(f"--until: expected an IoU of {GOOD:.2f} to 1, got {options.until}")
+    if len(set(options.dataset)) < len(options.dataset):
+        raise InvalidInputError(f"--dataset: expected each name once, got {' '.join(options.dataset)}")
+    for name in ("json", "markdown"):
+        path = getattr(options, name)
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise InvalidInputError(f"--{name}: expected a file in an existing folder, got {path}")
+    if options.plot is not None:
+        try:
+            check_target(options.plot)
+        except InvalidInputError as error:
+            raise InvalidInputError(f"--plot: {error}") from error
+
+
+def _read_dataset(name: str, options: argparse.Namespace) -> _Dataset:
+    root = options.root / name
+    samples = read_dataset(root, options.layout, options.split)
+    layout = options.layout or detect(root)[0]
+    if options.split:
+        layout = f"{layout} {options.split}"
+    return _Dataset(name, layout, samples, fingerprint(samples))
+
+
+def _bundle_method(options: argparse.Namespace) -> BundleMethod:
+    """The bundle on the backend that opens here, once it is known to take the options."""
+    path, threads = bundle_path(options.bundle), _threads(options)
+    with Segmenter.load(path, options.backend, options.device, threads) as segmenter:
+        manifest, backend = segmenter.bundle.manifest, segmenter.backend
+        if options.clicks > manifest.input.max_clicks:
+            raise InvalidInputError(
+                f"--clicks: expected at most the {manifest.input.max_clicks} that the bundle takes, got "
+                f"{options.clicks}; export it again with room for more"
+            )
+        how = (options.crop_policy, options.size)
+        segmenter.session(np.zeros((8, 8, 3), np.uint8), *how)  # refuses what the bundle does not offer
+        return BundleMethod(manifest.name, segmenter.bundle.path, backend.name, backend.device, threads, *how)
+
+
+def _threads(options: argparse.Namespace) -> int | None:
+    """Threads of one worker's runtime; None for all."""
+    if options.threads is not None:
+        return int(options.threads)
+    if options.ray is not None:
+        return 1  # an actor's share, by Ray's own default
+    workers = options.workers or 1
+    return max(1, (os.cpu_count() or 1) // workers) if workers > 1 else None
+
+
+def _new_run(dataset: _Dataset, method: Method, options: argparse.Namespace) -> Run:
+    settings = {
+        "dataset": dataset.name,
+        "method": method.name,
+        "layout": dataset.layout,
+        "objects": len(dataset.samples),
+        "data_sha256": dataset.sha256,
+        "clicks": options.clicks,
+        "until": options.until,
+        **method.settings(),
     }
+    host = {
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "threads": method.threads,
+        # None: as many as the cluster has room for
+        "workers": options.workers or (1 if options.ray is None else None),
+    }
+    return new_run(settings, host)
 
 
-def _show_progress(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        print(f"\r{done}/{total}", end="" if done < total else "\n", file=sys.stderr, flush=True)
+def _curves(task: Task, samples: Sequence[Sample], options: argparse.Namespace) -> Iterator[Curve]:
+    """The curves of samples, in their order, from where the options say."""
+    if options.ray is not None:
+        return on_ray(task, samples, options.workers, options.ray or None)
+    if (options.workers or 1) > 1:
+        return in_processes(task, samples, options.workers)
+    return here(task, samples)
+
+
+def _finish(current: Run, runs: Sequence[Run], curves: Iterator[Curve], path: Path | None) -> None:
+    """Adds the curves that a run lacks; saves on the way and at the end, whichever way it ends."""
+    settings, documents = current["settings"], current["curves"]
+    label = f"{settings['dataset']} {settings['method']}"
+    progress = Progress(label, len(documents), settings["objects"])
+    saved = time.monotonic()
+    try:
+        for curve in curves:
+            documents.append(curve.to_json())
+            progress.update(len(documents))
+            if path and time.monotonic() - saved > _SAVE_EVERY:
+                write_report(path, runs)
+                saved = time.monotonic()
+        current["figures"] = summarise(curves_of(current), settings["clicks"], settings["until"])
+        current["complete"] = True
+    finally:
+        progress.close()
+        if path:
+            write_report(path, runs)
+
+
+def _plot(target: Path, runs: Sequence[Run], datasets: Sequence[_Dataset], name: str) -> None:
+    from clickmask.evaluation.charts import draw_curves
+    from clickmask.evaluation.sheet import draw_sheet
+
+    draw_curves(target, runs)
+    samples = {dataset.name: dataset.samples for dataset in datasets}
+    for current in runs:
+        dataset = current["settings"]["dataset"]
+        if current["settings"]["method"] == name:  # an anchor's hardest objects teach nothing
+            name_there = f"{target.stem}-hardest-{dataset.replace('/', '-')}{target.suffix}"
+            draw_sheet(target.with_name(name_there), current, samples[dataset])

@@ -1,67 +1,108 @@
-"""Readers of benchmark folders.
-
-The folder layout is ``images/``, ``masks/`` (8-bit indexed PNG: 0 background, 1..254 instance, 255
-ignored) and ``instances.json`` (image file -> its mask files and their instances).
-"""
+"""Readers of the benchmarks' folders as they are released, told apart by what lies in them."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from clickmask.errors import InvalidInputError
-from clickmask.picture_files import read_picture
+from clickmask.evaluation.coco_masks import coco_mask
+from clickmask.evaluation.samples import Sample, check_samples, few
+from clickmask.evaluation.truths import (
+    IGNORED,
+    CocoTruth,
+    ColourTruth,
+    IndexedTruth,
+    SbdTruth,
+    TrimapTruth,
+    Truth,
+    read_indices,
+    read_sbd_instances,
+)
 
-IGNORED = 255
+_MARKERS = {
+    "indexed": ("images", "masks", "instances.json"),
+    "grabcut": ("data_GT", "boundary_GT"),
+    "sbd": ("img", "inst"),
+    "davis": ("img", "gt"),
+    "voc": ("JPEGImages", "SegmentationObject"),
+    "coco": ("annotations",),
+    "berkeley": ("images", "masks"),
+}
+"""What a layout is known by, the more telling first."""
+
+LAYOUTS = (*_MARKERS, "indexed-instances")
+"""`indexed` takes a mask as one object, `indexed-instances` each of its indices; the other names are the
+benchmarks', and COCO-MVal has the layout of `davis`."""
+
+_INNER = {"sbd": ("dataset", "benchmark_RELEASE/dataset"), "voc": ("VOC2012", "VOCdevkit/VOC2012")}
+"""Folders that the released archives put around a layout."""
+
+_TINY = 16  # COCO's area below which an annotation may cover no pixel at all
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One object of one image; arrays are read when asked for.
+def read_dataset(root: Path, layout: str | None = None, split: str | None = None) -> list[Sample]:
+    """Every object of a data-set folder, in the order of names (SBD, VOC, COCO: of their lists).
 
-    Attributes:
-        name: mask file name, unique within its data set.
-        image_path: the photo.
-        mask_path: indexed PNG; the object is every index in 1..254.
+    Args:
+        root: the folder.
+        layout: one of `LAYOUTS`; None finds it out (`detect`).
+        split: SBD and VOC: a list such as "val", the default; COCO: "val2017", the default, names
+            annotations/instances_val2017.json and the folder of its images. The others have none.
+
+    Raises:
+        InvalidInputError: not such a folder, an image or list that is missing, or an object named twice.
     """
+    name, root = detect(root) if layout is None else (layout, _inner(root, layout))
+    readers: dict[str, Callable[[Path, str | None], list[Sample]]] = {
+        "indexed": lambda folder, _: _indexed(folder, apart=False),
+        "indexed-instances": lambda folder, _: _indexed(folder, apart=True),
+        "grabcut": lambda folder, _: _pairs(folder / "data_GT", folder / "boundary_GT", TrimapTruth),
+        "berkeley": lambda folder, _: _pairs(folder / "images", folder / "masks", TrimapTruth),
+        "davis": lambda folder, _: _pairs(folder / "img", folder / "gt", ColourTruth),
+        "sbd": _sbd,
+        "voc": _voc,
+        "coco": _coco,
+    }
+    if name not in readers:
+        raise InvalidInputError(f"layout: expected one of {', '.join(LAYOUTS)}, got {name!r}")
+    if split is not None and name not in ("sbd", "voc", "coco"):
+        raise InvalidInputError(f"split: the layout {name!r} has no splits, got {split!r}; leave it out")
+    samples = readers[name](root, split)
+    check_samples(samples, root)
+    return samples
 
-    name: str
-    image_path: Path
-    mask_path: Path
 
-    def image(self) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 RGB."""
-        return read_picture(self.image_path)
+def detect(root: Path) -> tuple[str, Path]:
+    """(layout, folder) of a data-set folder; the folder is an inner one where an archive adds a level.
 
-    def truth(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """(object, ignored), both (H, W) bool.
-
-        Raises:
-            InvalidInputError: no pixel is object.
-        """
-        indices = read_indices(self.mask_path)
-        truth = (indices > 0) & (indices != IGNORED)
-        if not truth.any():
-            raise InvalidInputError(f"{self.mask_path}: expected an object, got no index in 1..254")
-        return truth, indices == IGNORED
+    Raises:
+        InvalidInputError: no layout fits; the message lists what each is known by.
+    """
+    for layout, markers in _MARKERS.items():
+        folder = _inner(root, layout)
+        if all((folder / marker).exists() for marker in markers):
+            return layout, folder
+    if not root.is_dir():
+        raise InvalidInputError(f"expected a data-set folder, but {root} does not exist")
+    known = "; ".join(f"{layout}: {', '.join(markers)}" for layout, markers in _MARKERS.items())
+    raise InvalidInputError(f"{root}: expected a data-set folder with one of these contents: {known}")
 
 
 def read_instances(root: Path) -> dict[str, Any]:
-    """The ``instances.json`` of a data-set folder."""
+    """The ``instances.json`` of the layout `indexed`: {image file: {"masks": {mask file: ...}}}."""
     path = root / "instances.json"
     if not path.is_file():
         raise InvalidInputError(
             f"expected a data-set folder with images/, masks/ and instances.json, but {path} does not exist"
         )
     try:
-        instances: dict[str, Any] = json.loads(path.read_text())
+        instances: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if not instances or not all(entry["masks"] for entry in instances.values()):
             raise ValueError("no image, or one without masks")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -71,40 +112,112 @@ def read_instances(root: Path) -> dict[str, Any]:
     return instances
 
 
-def read_dataset(root: Path) -> list[Sample]:
-    """Every mask of a data-set folder as one binary object, in file order."""
-    samples = [
-        Sample(mask, root / "images" / image, root / "masks" / mask)
-        for image, entry in read_instances(root).items()
-        for mask in entry["masks"]
-    ]
-    return sorted(samples, key=lambda sample: sample.name)
+def _inner(root: Path, layout: str) -> Path:
+    """The folder that holds a layout's first marker: the root, or the level that an archive adds."""
+    marker = _MARKERS.get(layout, ("",))[0]
+    folders = (root, *(root / name for name in _INNER.get(layout, ())))
+    return next((folder for folder in folders if (folder / marker).exists()), root)
 
 
-def read_indices(path: Path) -> NDArray[np.uint8]:
-    """Raw palette indices of an indexed PNG, (H, W) uint8; OpenCV would return the palette's colours."""
-    try:
-        from PIL import Image
-    except ImportError as error:
+def _indexed(root: Path, *, apart: bool) -> list[Sample]:
+    samples = []
+    for image, entry in read_instances(root).items():
+        group = f"group {entry['group']}" if "group" in entry else image
+        for mask in entry["masks"]:
+            photo, path = root / "images" / image, root / "masks" / mask
+            if apart:
+                ids = [int(i) for i in np.unique(read_indices(path)) if 0 < i < IGNORED]
+                samples += [Sample(f"{mask}#{i}", photo, IndexedTruth(path, i), group) for i in ids]
+            else:
+                samples.append(Sample(mask, photo, IndexedTruth(path), group))
+    return samples if apart else sorted(samples, key=lambda sample: sample.name)
+
+
+def _pairs(images: Path, masks: Path, truth: Callable[[Path], Truth]) -> list[Sample]:
+    """One object per mask file; its image has the same stem.
+
+    Berkeley has several objects in some images: masks 12003a and 12003b may share the image 12003.
+    """
+    by_stem: dict[str, Path] = {}
+    for path in _files(images):
+        if path.stem in by_stem:
+            both = f"{by_stem[path.stem].name} and {path.name}"
+            raise InvalidInputError(f"{images}: expected one image named {path.stem}, got {both}")
+        by_stem[path.stem] = path
+    samples, used = [], set()
+    for mask in _files(masks):
+        stem = mask.stem if mask.stem in by_stem else re.sub(r"(?<=\d)[a-z]$", "", mask.stem)
+        used.add(stem)
+        photo = by_stem.get(stem, images / f"{mask.stem}.*")  # check_samples names what is missing
+        samples.append(Sample(mask.stem, photo, truth(mask), photo.name))
+    alone = sorted(path.name for stem, path in by_stem.items() if stem not in used)
+    if alone:
+        raise InvalidInputError(f"{masks}: expected a mask for each image, got none for {few(alone)}")
+    return samples
+
+
+def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise InvalidInputError(f"expected a folder {folder}, but it does not exist; see --layout")
+    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+
+
+def _lines(path: Path) -> list[str]:
+    if not path.is_file():
+        raise InvalidInputError(f"expected a list of images {path}, but it does not exist; see --split")
+    return path.read_text(encoding="utf-8").split()
+
+
+def _sbd(root: Path, split: str | None) -> list[Sample]:
+    samples = []
+    for name in _lines(root / f"{split or 'val'}.txt"):
+        photo, path = root / "img" / f"{name}.jpg", root / "inst" / f"{name}.mat"
+        ids = [int(i) for i in np.unique(read_sbd_instances(path)) if i > 0]
+        samples += [Sample(f"{name}#{i}", photo, SbdTruth(path, i), name) for i in ids]
+    return samples
+
+
+def _voc(root: Path, split: str | None) -> list[Sample]:
+    samples = []
+    for name in _lines(root / "ImageSets" / "Segmentation" / f"{split or 'val'}.txt"):
+        photo, path = root / "JPEGImages" / f"{name}.jpg", root / "SegmentationObject" / f"{name}.png"
+        ids = [int(i) for i in np.unique(read_indices(path)) if 0 < i < IGNORED]
+        samples += [Sample(f"{name}#{i}", photo, IndexedTruth(path, i), name) for i in ids]
+    return samples
+
+
+def _coco(root: Path, split: str | None) -> list[Sample]:
+    """Each annotation is an object, crowds left out: they are regions of many."""
+    name = split or "val2017"
+    path = root / "annotations" / f"instances_{name}.json"
+    if not path.is_file():
+        have = sorted(p.name for p in (root / "annotations").glob("instances_*.json"))
         raise InvalidInputError(
-            'reading indexed masks needs Pillow: pip install "clickmask[evaluation]"'
-        ) from error
-    with Image.open(path) as file:
-        if file.mode not in ("P", "L"):
-            raise InvalidInputError(f"{path}: expected an 8-bit indexed PNG, got mode {file.mode}")
-        return np.array(file, dtype=np.uint8)
+            f"expected {path}, but it does not exist; name another with --split, of {few(have) or 'none'}"
+        )
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        images = {image["id"]: image for image in document["images"]}
+        order = {image: index for index, image in enumerate(images)}
+        objects = [a for a in document["annotations"] if not a.get("iscrowd")]
+        objects.sort(key=lambda a: order[a["image_id"]])  # an image's objects together
+        pairs = [(a, images[a["image_id"]]) for a in objects]
+        return [_coco_sample(root, name, *pair) for pair in pairs if not _is_empty(*pair)]
+    except InvalidInputError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InvalidInputError(f"{path}: expected COCO's instances, got: {error!r}") from error
 
 
-def fingerprint(samples: list[Sample]) -> str:
-    """sha256 over the bytes of every image and mask, so that a report names the data it measured."""
-    digest = hashlib.sha256()
-    for chunk in _file_bytes(samples):
-        digest.update(chunk)
-    return digest.hexdigest()
+def _coco_sample(root: Path, split: str, annotation: dict[str, Any], image: dict[str, Any]) -> Sample:
+    folders = (root / split, root / "images" / split, root / "images")
+    photo = next((f / image["file_name"] for f in folders if (f / image["file_name"]).is_file()), None)
+    truth = CocoTruth((image["width"], image["height"]), json.dumps(annotation["segmentation"]))
+    return Sample(str(annotation["id"]), photo or folders[0] / image["file_name"], truth, image["file_name"])
 
 
-def _file_bytes(samples: list[Sample]) -> Iterator[bytes]:
-    for sample in samples:
-        yield sample.name.encode()
-        yield sample.image_path.read_bytes()
-        yield sample.mask_path.read_bytes()
+def _is_empty(annotation: dict[str, Any], image: dict[str, Any]) -> bool:
+    """Whether an annotation covers no pixel, as a few polygons of COCO do."""
+    if annotation["area"] >= _TINY:
+        return False
+    return not coco_mask(annotation["segmentation"], (image["width"], image["height"])).any()

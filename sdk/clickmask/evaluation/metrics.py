@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 THRESHOLDS = (0.80, 0.85, 0.90, 0.95)
+GOOD = 0.90
+"""The IoU that most tables of the field count clicks to; pictures and seconds go by it."""
 
 
 def iou(prediction: NDArray[np.bool_], truth: NDArray[np.bool_], ignored: NDArray[np.bool_]) -> float:
@@ -23,9 +25,19 @@ def iou(prediction: NDArray[np.bool_], truth: NDArray[np.bool_], ignored: NDArra
     return float(overlap / union) if union else 1.0
 
 
+def measured_thresholds(until: float | None) -> list[float]:
+    """The thresholds whose clicks are known where an object's clicks ended at IoU ``until``, if at any."""
+    return [t for t in THRESHOLDS if until is None or t <= until]
+
+
+def reached_at(curve: Sequence[float], threshold: float, limit: int) -> int | None:
+    """The first of ``limit`` clicks with IoU >= threshold; None where there is none."""
+    return next((k for k, value in enumerate(curve[:limit], start=1) if value >= threshold), None)
+
+
 def clicks_to(curve: Sequence[float], threshold: float, limit: int) -> int:
     """The first click with IoU >= threshold, or ``limit`` where there is none."""
-    return next((k for k, value in enumerate(curve[:limit], start=1) if value >= threshold), limit)
+    return reached_at(curve, threshold, limit) or limit
 
 
 def noc(curves: Sequence[Sequence[float]], threshold: float, limit: int) -> float:
@@ -43,9 +55,17 @@ def nof(curves: Sequence[Sequence[float]], threshold: float, limit: int) -> int:
 
 def failures(curves: Sequence[Sequence[float]], threshold: float, limit: int) -> int:
     """Objects that never reach the threshold within ``limit`` clicks: the plain count."""
-    return sum(max(curve[:limit]) < threshold for curve in curves)
+    return sum(reached_at(curve, threshold, limit) is None for curve in curves)
 
 
 def mean_iou_at(curves: Sequence[Sequence[float]], click: int) -> float:
-    """mIoU after a number of clicks; a curve that ended early, with nothing left to click, keeps its end."""
-    return float(np.mean([curve[min(click, len(curve)) - 1] for curve in curves]))
+    """mIoU after a number of clicks (or the mean of any other curve, such as the boundary F's).
+
+    A curve that ended early, with nothing left to click, keeps its end.
+    """
+    return float(np.mean([value_at(curve, click) for curve in curves]))
+
+
+def value_at(curve: Sequence[float], click: int) -> float:
+    """A curve's value after a number of clicks, or its end where it has fewer."""
+    return curve[min(click, len(curve)) - 1]

@@ -1,53 +1,142 @@
-"""Reports for people: a few lines for the terminal, a page of Markdown."""
+"""The report: what was measured, on which data, and every curve; it is also what a stopped run goes on from.
+
+A report is JSON: {"kind", "schema", "clickmask", "runs": [run, ...]}, one run for each data set and method.
+A run is {"settings", "hosts", "complete", "figures", "curves"}. The settings decide the curves; the hosts,
+more than one if another went on, only their seconds. docs/evaluation.md explains the figures.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-_COLUMNS = (
-    *("data set", "objects", "NoC@80", "NoC@85", "NoC@90", "NoF@90"),
-    *("mIoU@1", "mIoU@3", "mIoU@5", "mIoU@20", "data sha256"),
-)
+import numpy as np
+
+from clickmask import __version__
+from clickmask.errors import InvalidInputError
+from clickmask.evaluation.metrics import GOOD, clicks_to, failures, mean_iou_at, measured_thresholds, noc, nof
+from clickmask.evaluation.run import Curve
+from clickmask.whole_files import write_whole
+
+KIND, SCHEMA = "clickmask evaluation", 1
+STANDARD_LIMIT = 20  # clicks, of NoC and NoF in the papers' tables
+
+_SETTINGS = ("dataset", "method", "layout", "objects", "data_sha256", "clicks", "until")  # of every method
+
+Run = dict[str, Any]
 
 
-def table(report: dict[str, Any]) -> str:
-    """The report as a few lines for people."""
-    noc, nof, miou = report["noc"], report["nof"], report["miou"]
-    shown = [k for k in (1, 3, 5, 10, 20) if k <= len(miou)]
-    seconds = report["seconds_per_click"]
-    return "\n".join(
-        [
-            f"{report['dataset']}: {report['objects']} objects, at most {report['clicks']} clicks each",
-            f"  data    sha256 {report['data_sha256'][:16]}",
-            f"  bundle  {report['bundle']} on {report['backend']} ({report['device']})",
-            "  NoC     " + "  ".join(f"@{t} {value:.2f}" for t, value in noc.items()),
-            "  NoF     " + "  ".join(f"@{t} {value}" for t, value in nof.items()),
-            "  mIoU    " + "  ".join(f"@{k} {miou[k - 1]:.3f}" for k in shown),
-            f"  time    {1000 * seconds['median']:.1f} ms a click (median)",
-        ]
-    )
+def new_run(settings: dict[str, Any], host: dict[str, Any]) -> Run:
+    """A run without curves yet."""
+    return {"settings": settings, "hosts": [host], "complete": False, "figures": None, "curves": []}
 
 
-def markdown(reports: list[dict[str, Any]]) -> str:
-    """The reports of one bundle as a Markdown page."""
-    first = reports[0]
-    lines = [
-        f"# Accuracy of `{first['bundle']}`",
-        "",
-        f"Robot annotator through the Session API, at most {first['clicks']} clicks, on {first['backend']}",
-        f"({first['device']}); checkpoint sha256 `{first['checkpoint_sha256'][:16]}`. Written by",
-        "`clickmask evaluate --markdown`. NoF counts a success at exactly the last click as a failure, as",
-        "the public code does.",
-        "",
-        f"| {' | '.join(_COLUMNS)} |",
-        "|---" + "|--:" * (len(_COLUMNS) - 2) + "|---|",
-    ]
-    for report in reports:
-        miou = report["miou"]
-        cells = [report["dataset"], str(report["objects"])]
-        cells += [f"{report['noc'][t]:.2f}" for t in ("0.80", "0.85", "0.90")]
-        cells += [str(report["nof"]["0.90"])]
-        cells += [f"{miou[k - 1]:.3f}" if k <= len(miou) else "" for k in (1, 3, 5, 20)]
-        cells += [f"`{report['data_sha256'][:16]}`"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+def summarise(curves: Sequence[Curve], limit: int, until: float | None = None) -> dict[str, Any]:
+    """The field's figures of some curves, ready for JSON.
+
+    With ``until``, where an object's clicks ended at that IoU, what later clicks would have given was not
+    measured: thresholds above it, the mean IoU and the boundary F are left out.
+    """
+    ious = [curve.ious for curve in curves]
+    thresholds = measured_thresholds(until)
+    limits = sorted({min(STANDARD_LIMIT, limit), limit})
+    clicks = range(1, limit + 1)
+    outlines = [curve.boundary for curve in curves]
+    return {
+        "objects": len(curves),
+        "limits": {str(n): _at_limit(ious, thresholds, n) for n in limits},
+        "miou": [mean_iou_at(ious, k) for k in clicks] if until is None else None,
+        "boundary_f": [mean_iou_at(outlines, k) for k in clicks] if until is None else None,
+        "seconds_per_click": _seconds(curves, limit),
+    }
+
+
+def _at_limit(ious: Sequence[Sequence[float]], thresholds: Sequence[float], limit: int) -> dict[str, Any]:
+    return {
+        "noc": {f"{t:.2f}": noc(ious, t, limit) for t in thresholds},
+        "nof": {f"{t:.2f}": nof(ious, t, limit) for t in thresholds},
+        "failures": {f"{t:.2f}": failures(ious, t, limit) for t in thresholds},
+    }
+
+
+def _seconds(curves: Sequence[Curve], limit: int) -> dict[str, float]:
+    seconds = np.concatenate([curve.seconds for curve in curves])
+    # The clicks of an annotator who stops when it is good: the early ones, which pay for the encoder.
+    until_good = np.concatenate([curve.seconds[: clicks_to(curve.ious, GOOD, limit)] for curve in curves])
+    return {
+        "session_mean": float(seconds.mean()),
+        "session_median": float(np.median(seconds)),
+        f"session_mean_until_{GOOD:.2f}": float(until_good.mean()),
+        "protocol": sum(curve.loop_seconds for curve in curves) / len(seconds),
+    }
+
+
+def curves_of(run: Run) -> list[Curve]:
+    """The curves of a run."""
+    return [Curve.from_json(document) for document in run["curves"]]
+
+
+def write_report(path: Path, runs: Sequence[Run]) -> None:
+    """Writes a report all or nothing.
+
+    Raises:
+        InvalidInputError: the place cannot be written.
+    """
+    document = {"kind": KIND, "schema": SCHEMA, "clickmask": __version__, "runs": list(runs)}
+    write_whole(path, (json.dumps(document, separators=(",", ":")) + "\n").encode())
+
+
+def read_report(path: Path) -> list[Run]:
+    """The runs of a report, complete or not.
+
+    Raises:
+        InvalidInputError: no such file, or not a report of this schema.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["kind"] != KIND or document["schema"] != SCHEMA:
+            raise ValueError(f"kind {document['kind']!r}, schema {document['schema']!r}")
+        runs: list[Run] = document["runs"]
+        for run in runs:
+            missing = {*new_run({}, {})} - {*run} | {*_SETTINGS} - {*run["settings"]}
+            if missing:
+                raise ValueError(f"a run without {', '.join(sorted(missing))}")
+            curves_of(run)
+    except OSError as error:
+        raise InvalidInputError(f"expected a readable report {path}, got: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InvalidInputError(
+            f"{path}: expected a report of `clickmask evaluate --json`, schema {SCHEMA}, got something else: "
+            f"{error!r}"
+        ) from error
+    return runs
+
+
+def resume(path: Path, wanted: Sequence[Run]) -> None:
+    """Takes over from an earlier report what it has of the wanted runs; they are changed in place.
+
+    Raises:
+        InvalidInputError: the file is no report, or has a run that is not wanted; the message says in what
+            it differs.
+    """
+    for old in read_report(path):
+        same = next((run for run in wanted if run["settings"] == old["settings"]), None)
+        if same is None:
+            raise InvalidInputError(
+                f"{path}: expected to go on with this command's runs, got one of another: "
+                f"{_difference(old['settings'], [run['settings'] for run in wanted])}; "
+                "repeat the command that made it, or give another --json"
+            )
+        here = [host for host in same["hosts"] if host not in old["hosts"] and not old["complete"]]
+        same.update(old, hosts=old["hosts"] + here)
+
+
+def _difference(old: dict[str, Any], wanted: Sequence[dict[str, Any]]) -> str:
+    name = f"{old['method']} on {old['dataset']}"
+    near = next((s for s in wanted if (s["method"], s["dataset"]) == (old["method"], old["dataset"])), None)
+    if near is None:
+        return f"{name}, which was not asked for"
+    keys = [key for key in {**old, **near} if old.get(key) != near.get(key)]
+    return f"{name} with " + ", ".join(f"{k} {old.get(k)!r} instead of {near.get(k)!r}" for k in keys)

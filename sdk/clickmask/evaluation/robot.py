@@ -2,6 +2,8 @@
 
 Each click goes to the centre of the largest error, as in the public evaluation code of f-BRS and RITM:
 the pixel farthest from the border of the false-negative or false-positive region, whichever is deeper.
+One thing is not as there: with nothing wrong left to click, the public code goes on with negative clicks on
+the top left pixel, whatever lies there; this robot stops.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ def next_click(
     """
     missed = depth(truth & ~prediction & ~ignored)
     surplus = depth(prediction & ~truth & ~ignored)
+    # After the transform, not before it: a clicked pixel does not split its region.
     missed[clicked] = 0
     surplus[clicked] = 0
     positive = bool(missed.max() > surplus.max())

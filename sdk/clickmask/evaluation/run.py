@@ -1,19 +1,23 @@
-"""Runs the robot annotator over a data set through the public Session API."""
+"""The robot at work on one object, and what happened there."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from clickmask.clicks import Click
 from clickmask.errors import InvalidInputError
-from clickmask.evaluation.datasets import Sample
-from clickmask.evaluation.metrics import THRESHOLDS, clicks_to, failures, iou, mean_iou_at, noc, nof
+from clickmask.evaluation.boundary import BoundaryTruth
+from clickmask.evaluation.methods import Annotator
+from clickmask.evaluation.metrics import iou
 from clickmask.evaluation.robot import next_click
-from clickmask.segmenter import Segmenter
+from clickmask.evaluation.samples import Sample
+from clickmask.mask import rle
 
 
 @dataclass(frozen=True)
@@ -21,30 +25,68 @@ class Curve:
     """What happened on one object.
 
     Attributes:
-        name: the sample's.
+        name: the sample's; `group` too.
         ious: IoU after each click, at least one.
+        boundary: boundary F after each click.
         seconds: time of each ``session.click`` call alone, without the robot.
+        loop_seconds: the protocol's time: reading the files, the robot and the IoU included, the boundary F
+            not.
+        clicks: the clicks made, one for each IoU.
+        mask: the last mask as COCO run lengths (compressed counts).
     """
 
     name: str
+    group: str
     ious: tuple[float, ...]
+    boundary: tuple[float, ...]
     seconds: tuple[float, ...]
+    loop_seconds: float
+    clicks: tuple[Click, ...]
+    mask: str
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {
+            "name": self.name,
+            "group": self.group,
+            "ious": list(self.ious),  # unrounded: a rounded one could cross a threshold
+            "boundary_f": list(self.boundary),
+            "seconds": [round(value, 6) for value in self.seconds],
+            "loop_seconds": round(self.loop_seconds, 6),
+            "clicks": [[click.x, click.y, int(click.positive)] for click in self.clicks],
+            "mask": self.mask,
+        }
 
-def annotate(segmenter: Segmenter, sample: Sample, limit: int) -> Curve:
-    """Clicks until ``limit`` or until no wrong pixel is left to click."""
-    truth, ignored = sample.truth()
-    image = sample.image()
-    if image.shape[:2] != truth.shape:
-        raise InvalidInputError(
-            f"{sample.name}: expected image and mask of one size, got {image.shape[:2]} and {truth.shape}"
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Curve:
+        """The inverse of `to_json`."""
+        return cls(
+            name=document["name"],
+            group=document["group"],
+            ious=tuple(document["ious"]),
+            boundary=tuple(document["boundary_f"]),
+            seconds=tuple(document["seconds"]),
+            loop_seconds=document["loop_seconds"],
+            clicks=tuple(Click(x, y, label == 1) for x, y, label in document["clicks"]),
+            mask=document["mask"],
         )
-    session = segmenter.session(image)
-    clicked = np.zeros_like(truth)
-    prediction = np.zeros_like(truth)
+
+
+def annotate(annotator: Annotator, sample: Sample, limit: int, until: float | None = None) -> Curve:
+    """Clicks until ``limit``, until IoU >= ``until``, or until no wrong pixel is left to click."""
+    began = time.perf_counter()
+    image, truth, ignored = _read(sample)
+    session = annotator.session(image)
+    loop_seconds = time.perf_counter() - began
+    outline = BoundaryTruth(truth, ignored)
+    prediction, clicked = np.zeros_like(truth), np.zeros_like(truth)
+    clicks: list[Click] = []
     ious: list[float] = []
+    boundary: list[float] = []
     seconds: list[float] = []
-    while len(ious) < limit:
+    target = math.inf if until is None else until
+    while len(clicks) < limit and (not ious or ious[-1] < target):
+        began = time.perf_counter()
         click = next_click(prediction, truth, ignored, clicked)
         if click is None:
             break
@@ -53,39 +95,26 @@ def annotate(segmenter: Segmenter, sample: Sample, limit: int) -> Curve:
         prediction = session.click(click.x, click.y, click.positive)
         seconds.append(time.perf_counter() - start)
         ious.append(iou(prediction, truth, ignored))
-    return Curve(sample.name, tuple(ious), tuple(seconds))
+        loop_seconds += time.perf_counter() - began
+        clicks.append(click)
+        boundary.append(outline.f(prediction))
+    return Curve(
+        name=sample.name,
+        group=sample.group,
+        ious=tuple(ious),
+        boundary=tuple(boundary),
+        seconds=tuple(seconds),
+        loop_seconds=loop_seconds,
+        clicks=tuple(clicks),
+        mask=str(rle(prediction)["counts"]),
+    )
 
 
-def evaluate(
-    segmenter: Segmenter,
-    samples: Sequence[Sample],
-    limit: int,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> list[Curve]:
-    """One curve per sample, in order; ``on_progress(done, total)`` is called after each."""
-    curves = []
-    for index, sample in enumerate(samples, start=1):
-        curves.append(annotate(segmenter, sample, limit))
-        if on_progress:
-            on_progress(index, len(samples))
-    return curves
-
-
-def summarise(curves: Sequence[Curve], limit: int) -> dict[str, Any]:
-    """The field's figures of a run, ready for JSON."""
-    ious = [curve.ious for curve in curves]
-    seconds = np.concatenate([curve.seconds for curve in curves])
-    # At 0.90, the clicks that an annotator who stops there would have made.
-    until_90 = np.concatenate([curve.seconds[: clicks_to(curve.ious, 0.9, limit)] for curve in curves])
-    return {
-        "objects": len(curves),
-        "clicks": limit,
-        "noc": {f"{t:.2f}": round(noc(ious, t, limit), 4) for t in THRESHOLDS},
-        "nof": {f"{t:.2f}": nof(ious, t, limit) for t in THRESHOLDS},
-        "failures": {f"{t:.2f}": failures(ious, t, limit) for t in THRESHOLDS},
-        "miou": [round(mean_iou_at(ious, k), 4) for k in range(1, limit + 1)],
-        "seconds_per_click": {
-            "median": round(float(np.median(seconds)), 5),
-            "mean_until_0.90": round(float(until_90.mean()), 5),
-        },
-    }
+def _read(sample: Sample) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.bool_]]:
+    image = sample.image()
+    truth, ignored = sample.truth()
+    if image.shape[:2] != truth.shape:
+        raise InvalidInputError(
+            f"{sample.name}: expected image and mask of one size, got {image.shape[:2]} and {truth.shape}"
+        )
+    return image, truth, ignored

@@ -1,0 +1,166 @@
+"""``clickmask evaluate`` from its words to its files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from benchmarks import write_indexed
+
+from clickmask.cli import main
+from clickmask.evaluation import command
+from clickmask.evaluation.pools import here
+from clickmask.evaluation.report import read_report
+
+
+@pytest.fixture
+def words(bundle: Path, dataset: Path) -> list[str]:
+    root = str(dataset.parent)
+    return [
+        "evaluate",
+        str(bundle),
+        "--root",
+        root,
+        "--dataset",
+        dataset.name,
+        "--clicks",
+        "4",
+        "--threads",
+        "1",
+    ]
+
+
+def without_seconds(path: Path) -> list[dict[str, Any]]:
+    runs = read_report(path)
+    for run in runs:
+        run["figures"].pop("seconds_per_click")
+        run.pop("hosts")
+        for curve in run["curves"]:
+            curve.pop("seconds")
+            curve.pop("loop_seconds")
+    return runs
+
+
+def test_one_command_writes_everything(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_indexed(tmp_path / "more", 2)
+    words.insert(words.index("--clicks"), "more")
+    report, page, plot = (tmp_path / name for name in ("r.json", "r.md", "r.png"))
+    files = ["--json", str(report), "--markdown", str(page), "--plot", str(plot)]
+    assert main([*words, *files, "--anchor", "grabcut"]) == 0
+
+    runs = read_report(report)
+    labels = [(run["settings"]["dataset"], run["settings"]["method"]) for run in runs]
+    assert labels == [("disks", "fake"), ("disks", "grabcut"), ("more", "fake"), ("more", "grabcut")]
+    assert all(run["complete"] for run in runs)
+    assert [len(run["curves"]) for run in runs] == [4, 4, 2, 2]
+    assert runs[0]["settings"]["data_sha256"] == runs[1]["settings"]["data_sha256"]
+    assert runs[0]["settings"]["data_sha256"] != runs[2]["settings"]["data_sha256"]
+    assert page.read_text().count("| disks |") == 2
+    pictures = sorted(path.name for path in tmp_path.glob("*.png"))
+    assert pictures == ["r-hardest-disks.png", "r-hardest-more.png", "r.png"]
+    out = capsys.readouterr().out
+    assert "disks: 4 objects, at most 4 clicks each" in out
+    assert "  method  grabcut\n" in out
+
+
+def test_a_stopped_command_goes_on_and_ends_the_same(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, stopped = tmp_path / "whole.json", tmp_path / "stopped.json"
+    assert main([*words, "--json", str(whole)]) == 0
+    seen: list[str] = []
+
+    def interrupted(task: Any, samples: Any) -> Any:
+        for curve in here(task, samples):
+            seen.append(curve.name)
+            if len(seen) == 3:
+                raise KeyboardInterrupt
+            yield curve
+
+    monkeypatch.setattr(command, "here", interrupted)
+    assert main([*words, "--json", str(stopped)]) == 130
+    (run,) = read_report(stopped)
+    assert (run["complete"], len(run["curves"])) == (False, 2)
+    assert main([*words, "--json", str(stopped)]) == 0
+    assert seen == ["a.png", "b.png", "c.png", "c.png", "d.png"]  # the third was lost, nothing else
+    assert without_seconds(stopped) == without_seconds(whole)
+    monkeypatch.setattr(command, "here", None)
+    assert main([*words, "--json", str(stopped)]) == 0  # nothing left to do
+
+
+def test_workers_write_the_same_report(words: list[str], tmp_path: Path) -> None:
+    one, two = tmp_path / "one.json", tmp_path / "two.json"
+    assert main([*words, "--json", str(one)]) == 0
+    assert main([*words, "--json", str(two), "--workers", "2"]) == 0
+    assert without_seconds(two) == without_seconds(one)
+
+
+def test_changed_data_are_refused(
+    words: list[str], dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "r.json"
+    assert main([*words, "--json", str(report)]) == 0
+    with open(dataset / "images/a.png", "ab") as file:
+        file.write(b"\0")
+    capsys.readouterr()
+    assert main([*words, "--json", str(report)]) == 1
+    assert "got one of another: fake on disks with data_sha256" in capsys.readouterr().err
+
+
+def test_a_hundred_clicks_report_both_limits(words: list[str], tmp_path: Path) -> None:
+    report = tmp_path / "r.json"
+    words[words.index("--clicks") + 1] = "100"
+    assert main([*words, "--until", "0.9", "--json", str(report)]) == 0
+    figures = json.loads(report.read_text())["runs"][0]["figures"]
+    assert list(figures["limits"]) == ["20", "100"]
+    assert figures["miou"] is None
+
+
+def test_a_plot_of_what_is_done_makes_no_click(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report, plot = tmp_path / "r.json", tmp_path / "r.png"
+    assert main([*words, "--json", str(report)]) == 0
+    before = report.read_bytes()
+    monkeypatch.setattr(command, "here", None)
+    assert main([*words, "--json", str(report), "--plot", str(plot)]) == 0
+    assert plot.is_file()
+    assert report.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--markdown", "missing/page.md"], "--markdown: expected a file in an existing folder"),
+        (["--json", "missing/r.json"], "--json: expected a file in an existing folder"),
+        (["--plot", "plot.txt"], "--plot: expected an image ending"),
+        (["--clicks", "0"], "--clicks: expected at least 1, got 0"),
+        (["--clicks", "101"], "expected at most the 100 that the bundle takes, got 101"),
+        (["--workers", "0"], "--workers: expected at least 1, got 0"),
+        (["--until", "90"], "--until: expected an IoU of 0.90 to 1, got 90"),
+        (["--until", "0.85"], "--until: expected an IoU of 0.90 to 1, got 0.85"),
+        (["--dataset", "disks", "disks"], "--dataset: expected each name once, got disks disks"),
+        (["--dataset", "nothing"], "nothing does not exist"),
+        (["--layout", "davis"], "expected a folder"),
+        (["--size", "65"], "65"),
+        (["--json", "."], "--json: expected a file in an existing folder, got ."),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_work(
+    words: list[str],
+    change: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "here", None)
+    assert main([*words, *change]) == 1
+    out, err = capsys.readouterr()
+    assert message in err
+    assert out == ""
