@@ -15,7 +15,7 @@ from clickmask import Segmenter, Session
 from clickmask.bundle import default_bundle_path, load_bundle
 from clickmask.evaluation.datasets import read_dataset
 from clickmask.evaluation.metrics import mean_iou_at
-from clickmask.evaluation.run import evaluate
+from clickmask.evaluation.run import annotate
 from clickmask_models.checkpoints import load_checkpoint
 from clickmask_models.pixel_diffusion import PixelDiffusion
 from clickmask_models.presets import DEFAULT, preset
@@ -47,8 +47,8 @@ def test_checkpoint_and_bundle_follow_the_default_preset() -> None:
     )
 
 
-def test_the_decoder_ends_in_ten_stages_of_dilated_convolutions() -> None:
-    graph = onnx.load(default_bundle_path() / "decoder.onnx").graph
+def test_pixel_diffusion_is_ten_stages_of_dilated_convolutions() -> None:
+    graph = onnx.load(default_bundle_path() / "pixel_diffusion.onnx").graph
     stages: dict[str, list[int]] = {}
     for node in graph.node:
         if node.op_type == "Conv" and "/stages." in node.name:
@@ -96,7 +96,7 @@ def test_photos_are_segmented(
 
 def test_a_few_berkeley_objects_reach_the_promised_iou(segmenter: Segmenter, shared: Path) -> None:
     samples = read_dataset(shared / "data/eval/berkeley")[::6]
-    curves = [curve.ious for curve in evaluate(segmenter, samples, 5)]
+    curves = [annotate(segmenter, sample, 5).ious for sample in samples]
     assert len(curves) == 11
     assert mean_iou_at(curves, 5) > 0.88
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from clickmask_models.backbones import mobilenet_v2, resnet
 from clickmask_models.click_maps import ClickMapConfig, cell_clicks, click_maps
-from clickmask_models.deeplab import ASPP, Decoder, SeparableHead, initialise, resize
+from clickmask_models.click_network import ClickNetwork
+from clickmask_models.deeplab import ASPP, Decoder, SeparableHead, resize
 from clickmask_models.feature_diffusion import FeatureDiffusion, FeatureDiffusionConfig
-from clickmask_models.fusion import Conv1S, MapFusion, input_maps
+from clickmask_models.fusion import Conv1S, MapFusion
 from clickmask_models.outputs import Outputs
 from clickmask_models.pixel_diffusion import PixelDiffusionConfig
 
@@ -66,79 +66,50 @@ class CDNetConfig:
             raise ValueError(f"channels must be even (the head halves them), got {self.channels}")
 
 
-class CDNet(nn.Module):
-    """CDNet; any H and W with ResNets (feature sizes round up), multiples of 16 with MobileNetV2."""
+class CDNet(ClickNetwork):
+    """CDNet; any H and W with ResNets (feature sizes round up), multiples of 16 with MobileNetV2.
 
-    _mean: Tensor
-    _std: Tensor
+    The auxiliary logits are those of FDM's destination map, at the stride of the deep features.
+    """
 
     def __init__(self, config: CDNetConfig | None = None) -> None:
-        super().__init__()
-        self.config = config = config or CDNetConfig()
-        self.takes_previous_mask = config.previous_mask
+        config = config or CDNetConfig()
+        source = mobilenet_v2 if config.backbone == "mobilenet_v2" else resnet
+        super().__init__(config, source.MEAN, source.STD, align_corners=config.align_corners)
         self.backbone: nn.Module
         if config.backbone == "mobilenet_v2":
             self.backbone = mobilenet_v2.MobileNetV2()
             _, skip_channels, _, deep_channels = self.backbone.channels
             stem_channels, self.stride = 32, 16
-            self.mean, self.std = mobilenet_v2.MEAN, mobilenet_v2.STD
         else:
             self.backbone = resnet.ResNet(_RESNETS[config.backbone], config.stem)
             skip_channels, deep_channels = self.backbone.channels
             stem_channels, self.stride = 64, 8
-            self.mean, self.std = resnet.MEAN, resnet.STD
-        map_channels = 3 if config.previous_mask else 2
-        self.fusion: nn.Module = MapFusion(map_channels)
+        self.fusion: nn.Module = MapFusion(self._map_channels)
         if config.fusion == "conv1s":
-            self.fusion = Conv1S(map_channels, stem_channels)
+            self.fusion = Conv1S(self._map_channels, stem_channels)
         self.aspp = ASPP(deep_channels, config.channels, config.rates, config.dropout)
         if config.feature_diffusion is not None:
             self.feature_diffusion = FeatureDiffusion(config.channels, config.feature_diffusion)
         self.decoder = Decoder(config.channels, skip_channels, config.align_corners)
         self.head = SeparableHead(config.channels)
-        for name, part in self.named_children():
-            if name != "backbone":
-                initialise(part)
-        self.register_buffer("_mean", torch.tensor(self.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("_std", torch.tensor(self.std).view(1, 3, 1, 1), persistent=False)
+        self._initialise()
 
-    def forward(self, image: Tensor, clicks: Tensor, previous_mask: Tensor | None = None) -> Tensor:
-        """Segments what the clicks say.
-
-        Args:
-            image: (B, 3, H, W) float RGB in [0, 1].
-            clicks: (B, M, 3) float (x, y, label) in pixels of the image.
-            previous_mask: (B, 1, H, W) probability, where the configuration asks for one.
-
-        Returns:
-            (B, 1, H, W) float32 logits, before Pixel Diffusion.
-        """
-        return self.forward_with_auxiliary(image, clicks, previous_mask).logits
-
-    def forward_with_auxiliary(
-        self, image: Tensor, clicks: Tensor, previous_mask: Tensor | None = None
-    ) -> Outputs:
-        """As ``forward``, with the logits (B, 1, h, w) that FDM's auxiliary loss supervises."""
-        size = image.shape[-2:]
-        early, deep = self._features(image, clicks, previous_mask)
-        x = self.aspp(deep)
-        auxiliary = None
+    def _segment(self, image: Tensor, maps: Tensor, clicks: Tensor) -> Outputs:
+        early, deep = self._features(image, maps)
+        x, auxiliary = self.aspp(deep), None
         if self.config.feature_diffusion is not None:
-            sources = self._sources(clicks, self.config.feature_diffusion, size, x.shape[-2:])
+            sources = self._sources(clicks, self.config.feature_diffusion, image.shape[-2:], x.shape[-2:])
             x, auxiliary = self.feature_diffusion(x, sources, self._cell_clicks(clicks))
-        logits = self.head(self.decoder(x, early))
-        return Outputs(resize(logits.float(), size, self.config.align_corners), auxiliary)
+        return Outputs(self.head(self.decoder(x, early)), auxiliary)
 
-    def _features(self, image: Tensor, clicks: Tensor, previous_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _features(self, image: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
         """Early (stride 4) and deep features of the backbone, clicks fused at its stem."""
-        size = image.shape[-2:]
-        maps = input_maps(clicks, self.config.click_map, size, previous_mask, self.takes_previous_mask)
-        x = (image - self._mean) / self._std
         if self.config.fusion == "map_fusion":
-            features = self.backbone(self.fusion(x, maps))
+            features = self.backbone(self.fusion(image, maps))
         else:
-            features = self.backbone(x, self.fusion(maps))
-        return (features.s4, features[-1])
+            features = self.backbone(image, self.fusion(maps))
+        return features.s4, features[-1]
 
     def _sources(
         self, clicks: Tensor, config: FeatureDiffusionConfig, size: tuple[int, ...], cells: tuple[int, ...]

@@ -7,18 +7,21 @@ reader, which knows tensors and plain containers, and any file that asks for mor
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 # A zip archive (torch 1.6 and later) and a bare pickle (earlier): what torch.save writes begins so.
-_TORCH_MAGIC = (b"PK\x03\x04", b"\x80")
+_ZIP_MAGIC = b"PK\x03\x04"
+_TORCH_MAGIC = (_ZIP_MAGIC, b"\x80")
 
 
 class CheckpointError(ValueError):
@@ -79,6 +82,7 @@ def _load_pickle(path: Path) -> Any:
     with path.open("rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of odd files before it raises
         try:
+            _check_expansion(file)
             return torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged or hostile pickle can raise anything
             message = str(error).strip()
@@ -92,6 +96,22 @@ def _load_pickle(path: Path) -> Any:
     raise CheckpointError(
         f"{path}: expected a whole file that torch.save wrote, and reading failed: {reason}"
     )
+
+
+def _check_expansion(file: IO[bytes]) -> None:
+    """Refuses an archive whose records hold far more than the file: compressed, or several on the same bytes.
+
+    torch.save stores records as they are, one after the other, but torch.load would expand any. Twice the
+    size passes: TorchScript, which torch.load refuses by name, compresses its code.
+    """
+    zipped = file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
+    size = file.seek(0, os.SEEK_END)
+    if zipped:
+        with zipfile.ZipFile(file) as archive:
+            expanded = sum(record.file_size for record in archive.infolist())
+        if expanded > 2 * size:
+            raise ValueError(f"it would expand from {size} bytes to {expanded}, which torch.save's never do")
+    file.seek(0)
 
 
 def _choose(path: Path, loaded: Any, index: int | None) -> Any:

@@ -13,18 +13,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from clickmask_models.backbones import resnet
-from clickmask_models.backbones.hrnet import HRNet
+from clickmask_models.backbones.hrnet import HRNETS, HRNet
 from clickmask_models.click_maps import ClickMapConfig
-from clickmask_models.deeplab import ASPP, Decoder, SeparableHead, initialise, resize
-from clickmask_models.fusion import Conv1S, input_maps
+from clickmask_models.click_network import ClickNetwork
+from clickmask_models.deeplab import ASPP, Decoder, SeparableHead, resize
+from clickmask_models.fusion import Conv1S
 from clickmask_models.ocr import OCR
 from clickmask_models.outputs import Outputs
 from clickmask_models.pixel_diffusion import PixelDiffusionConfig
-from clickmask_models.ritm import HRNETS
 from clickmask_models.sparse_propagation import HSGM, SGM, SparsePropagationConfig, click_cells
 
 _RESNETS: dict[str, tuple[resnet.Depth, resnet.Stem]] = {
@@ -70,28 +69,22 @@ class CSFPConfig:
             raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
 
 
-class CSFP(nn.Module):
-    """The network; any H and W (feature sizes round up)."""
+class CSFP(ClickNetwork):
+    """The network; any H and W (feature sizes round up).
 
-    _mean: Tensor
-    _std: Tensor
+    The auxiliary logits are OCR's, at stride 4, whose head sees F before SGM; DeepLabV3+ has none.
+    """
 
     def __init__(self, config: CSFPConfig | None = None) -> None:
-        super().__init__()
-        self.config = config = config or CSFPConfig()
-        self.takes_previous_mask = config.previous_mask
-        self.mean, self.std = resnet.MEAN, resnet.STD
-        self.fusion = Conv1S(3 if config.previous_mask else 2)
+        config = config or CSFPConfig()
+        super().__init__(config, resnet.MEAN, resnet.STD)
+        self.fusion = Conv1S(self._map_channels)
         self._has_ocr = config.backbone in HRNETS
         if self._has_ocr:
             self._build_hrnet(config)
         else:
             self._build_deeplab(config)
-        for name, part in self.named_children():
-            if name != "backbone":
-                initialise(part)
-        self.register_buffer("_mean", torch.tensor(self.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("_std", torch.tensor(self.std).view(1, 3, 1, 1), persistent=False)
+        self._initialise()
 
     def _build_hrnet(self, config: CSFPConfig) -> None:
         self.backbone: nn.Module = HRNet(*HRNETS[config.backbone])
@@ -109,45 +102,21 @@ class CSFP(nn.Module):
         self.hsgm = HSGM(config.channels, self.backbone.stem_channels, config.propagation)
         self.head = SeparableHead(self.hsgm.channels)
 
-    def forward(self, image: Tensor, clicks: Tensor, previous_mask: Tensor | None = None) -> Tensor:
-        """Segments what the clicks say.
-
-        Args:
-            image: (B, 3, H, W) float RGB in [0, 1].
-            clicks: (B, M, 3) float (x, y, label) in pixels of the image.
-            previous_mask: (B, 1, H, W) probability, where the configuration asks for one.
-
-        Returns:
-            (B, 1, H, W) float32 logits.
-
-        Raises:
-            ValueError: there is no previous mask, and the configuration asks for one.
-        """
-        return self.forward_with_auxiliary(image, clicks, previous_mask).logits
-
-    def forward_with_auxiliary(
-        self, image: Tensor, clicks: Tensor, previous_mask: Tensor | None = None
-    ) -> Outputs:
-        """As ``forward``, with the logits (B, 1, H/4, W/4) of OCR's auxiliary head, which sees F before SGM;
-        None on DeepLabV3+.
-        """
-        size = image.shape[-2:]
-        maps = input_maps(clicks, self.config.click_map, size, previous_mask, self.takes_previous_mask)
-        features, low = self._features((image - self._mean) / self._std, self.fusion(maps))
+    def _segment(self, image: Tensor, maps: Tensor, clicks: Tensor) -> Outputs:
+        features, low = self._features(image, self.fusion(maps))
         propagated = self._propagate(features, low, clicks)
-        if self._has_ocr:
-            auxiliary = self.ocr.aux_head(features)
-            logits = self.ocr(propagated, resize(auxiliary, propagated.shape[-2:], align_corners=True))
-        else:
-            auxiliary, logits = None, self.head(propagated)
-        return Outputs(resize(logits.float(), size, align_corners=True), auxiliary)
+        if not self._has_ocr:
+            return Outputs(self.head(propagated), None)
+        auxiliary = self.ocr.aux_head(features)
+        enlarged = resize(auxiliary, propagated.shape[-2:], align_corners=True)
+        return Outputs(self.ocr(propagated, enlarged), auxiliary)
 
-    def _features(self, x: Tensor, addition: Tensor) -> tuple[Tensor, Tensor]:
+    def _features(self, image: Tensor, addition: Tensor) -> tuple[Tensor, Tensor]:
         """F at stride 4 and the stem's features at stride 2, from a normalised image and click features."""
         if self._has_ocr:
-            low = self.backbone.stem(x, addition)
+            low = self.backbone.stem(image, addition)
             return self.backbone(low), low
-        features = self.backbone(x, addition)
+        features = self.backbone(image, addition)
         return self.decoder(self.aspp(features.s8), features.s4), features.s2
 
     def _propagate(self, features: Tensor, low: Tensor, clicks: Tensor) -> Tensor:

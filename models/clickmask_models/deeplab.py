@@ -65,13 +65,13 @@ class Decoder(nn.Module):
 
 
 class SeparableHead(nn.Sequential):
-    """Two separable convolutions at half width, then a 1x1 to ``outputs`` logits."""
+    """Two separable convolutions at half width, then a 1x1 to one logit."""
 
-    def __init__(self, channels: int, outputs: int = 1) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__(
             SeparableConv(channels, channels // 2),
             SeparableConv(channels // 2, channels // 2),
-            nn.Conv2d(channels // 2, outputs, 1),
+            nn.Conv2d(channels // 2, 1, 1),
         )
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from clickmask_models.click_maps import ClickMapConfig, click_maps
-
 
 class MapFusion(nn.Module):
     """Mixes image and maps by two 1x1 convolutions into the three channels that a backbone expects."""
@@ -32,45 +30,15 @@ class MapFusion(nn.Module):
 class Conv1S(nn.Module):
     """Features of the maps at stride 2, times a learned scalar's absolute value."""
 
-    def __init__(self, map_channels: int, out_channels: int = 64, initial_scale: float = 0.05) -> None:
+    def __init__(self, map_channels: int, out_channels: int = 64) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             nn.Conv2d(map_channels, 16, 1),
             nn.LeakyReLU(0.2),
             nn.Conv2d(16, out_channels, 3, stride=2, padding=1),
         )
-        self.scale = nn.Parameter(torch.full((1,), initial_scale))
+        self.scale = nn.Parameter(torch.full((1,), 0.05))
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, out_channels, H/2, W/2), odd sizes rounded up."""
         return self.layers(maps.to(self.scale.dtype)) * self.scale.abs()
-
-
-def input_maps(
-    clicks: Tensor,
-    click_map: ClickMapConfig,
-    size: tuple[int, ...],
-    previous_mask: Tensor | None,
-    takes_previous_mask: bool,
-) -> Tensor:
-    """What is fused with an image: the previous mask, if the network takes one, then the clicks.
-
-    Args:
-        clicks: (B, M, 3) float (x, y, label) in pixels of the image.
-        click_map: how clicks are drawn.
-        size: H and W of the image.
-        previous_mask: (B, 1, H, W) probability, ignored by a network that does not take it.
-        takes_previous_mask: whether the network does.
-
-    Returns:
-        (B, C, H, W) float32 in [0, 1]: previous mask (C = 3 only), positive clicks, negative clicks.
-
-    Raises:
-        ValueError: there is no previous mask for a network that takes one.
-    """
-    maps = click_maps(clicks, size[0], size[1], click_map)
-    if not takes_previous_mask:
-        return maps
-    if previous_mask is None:
-        raise ValueError("this network takes a previous mask (B, 1, H, W); zeros stand for none")
-    return torch.cat([previous_mask.float(), maps], dim=1)

@@ -38,12 +38,10 @@ def conv_norm_act(
     return nn.Sequential(*layers)
 
 
-def separable(in_channels: int, out_channels: int, kernel: int, *, dilation: int = 1) -> nn.Sequential:
+def separable(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
     """Depthwise then pointwise convolution, each with batch norm, ReLU at the end only."""
     return nn.Sequential(
-        conv_norm_act(
-            in_channels, in_channels, kernel, dilation=dilation, groups=in_channels, activation=False
-        ),
+        conv_norm_act(in_channels, in_channels, kernel, groups=in_channels, activation=False),
         conv_norm_act(in_channels, out_channels, 1),
     )
 
@@ -51,7 +49,7 @@ def separable(in_channels: int, out_channels: int, kernel: int, *, dilation: int
 class InvertedResidual(nn.Module):
     """MobileNetV2's block at constant width: expand, depthwise, project, add."""
 
-    def __init__(self, channels: int, kernel: int, *, expansion: int = 2, dilation: int = 1) -> None:
+    def __init__(self, channels: int, kernel: int, *, expansion: int, dilation: int) -> None:
         super().__init__()
         hidden = channels * expansion
         self.body = nn.Sequential(

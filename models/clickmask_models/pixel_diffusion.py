@@ -93,7 +93,7 @@ class PixelDiffusion(nn.Module):
     The sign of the result is the mask: object where it is positive. With ``output="logits"`` it also is
     a logit whose sigmoid means a probability: the state y + m is halved (mean of the diffused and the
     network's opinion) and taken through the inverse of Eq. 6, so that where diffusion changes nothing the
-    network's own logits come back; it saturates at +-10, as a click lifts the state beyond 2.
+    network's own logits come back; it saturates (``to_logits``), as a click lifts the state beyond 2.
     """
 
     def __init__(self, config: PixelDiffusionConfig) -> None:
@@ -226,7 +226,10 @@ def normalise(logits: Tensor, norm: str) -> Tensor:
 
 
 def to_logits(result: Tensor, norm: str) -> Tensor:
-    """Inverse of Eq. 6 at half of ``result`` = y + m, saturating at +-10; keeps the sign."""
+    """Inverse of Eq. 6 at half of ``result`` = y + m, saturating at +-10; keeps the sign.
+
+    With ``tanh_twice`` at +-8.7, since tanh(10) is 1 in float32, and the inverse of that infinite.
+    """
     gain, bound = (2.0, 1.0) if norm == "tanh_half" else (1.0, 2.0)  # raw = gain * atanh(m / bound)
-    limit = math.tanh(_MAX_LOGIT / gain)
+    limit = min(math.tanh(_MAX_LOGIT / gain), 1.0 - 2.0**-24)  # the float32 number before 1
     return gain * torch.atanh((result / (2.0 * bound)).clamp(-limit, limit))

@@ -61,7 +61,7 @@ def open_checkpoint(path: Path, index: int | None = None) -> OpenedCheckpoint:
     network = build_filled(
         path, public.config, _with_counters(used), lambda ours: public_names(ours, public.names)
     )
-    return OpenedCheckpoint(network, _describe(public, dropped, has_settings=contents.config is not None))
+    return OpenedCheckpoint(network, _describe(public, dropped, says_clicks="use_disks" in settings))
 
 
 def _unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -76,12 +76,15 @@ def _with_counters(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"{norm}.num_batches_tracked": torch.tensor(0) for norm in norms} | dict(tensors)
 
 
-def _describe(public: PublicNetwork, dropped: Sequence[str], *, has_settings: bool) -> str:
+def _describe(public: PublicNetwork, dropped: Sequence[str], *, says_clicks: bool) -> str:
     maps = public.config.click_map
     clicks = f"{'disks' if maps.kind == 'disk' else 'distance maps'} of {maps.size:g} px"
     text = f"{public.title}, {clicks}, {'a' if public.config.previous_mask else 'no'} previous mask."
-    if not has_settings:
-        text += " The file stores no settings: how clicks are drawn is assumed, as released."
+    if not says_clicks:
+        text += (
+            " Settings that the file does not store (how clicks are drawn, activations, normalisation) are "
+            "assumed to be as released."
+        )
     for prefix, reason in public.dropped.items():
         if count := sum(name.startswith(prefix) for name in dropped):
             text += f" Dropped {prefix}* ({count}): {reason}."

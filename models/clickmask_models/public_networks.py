@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from clickmask_models.backbones.hrnet import HRNETS
 from clickmask_models.cdnet import CDNetConfig
 from clickmask_models.click_maps import ClickMapConfig
 from clickmask_models.csfp import CSFPConfig
@@ -26,7 +27,7 @@ from clickmask_models.public_keys import (
     SPARSE_PROPAGATION,
 )
 from clickmask_models.public_settings import click_map, dropout
-from clickmask_models.ritm import HRNETS, RITMConfig
+from clickmask_models.ritm import RITMConfig
 from clickmask_models.sparse_propagation import SparsePropagationConfig
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -35,7 +36,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 _DISKS = ClickMapConfig("disk", 5.0)
 _DISTANCES = ClickMapConfig("distance", 260.0)
 
-# Blocks of the four stages, and whether they are bottlenecks -> backbone and its stem in the public code.
+# Blocks of the four stages, and whether they are bottlenecks -> backbone.
 _RESNETS = {
     ((2, 2, 2, 2), False): "resnet18",
     ((3, 4, 6, 3), False): "resnet34",

@@ -9,20 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clickmask_models.backbones import resnet
-from clickmask_models.backbones.hrnet import HRNet
+from clickmask_models.backbones.hrnet import HRNETS, HRNet
 from clickmask_models.click_maps import ClickMapConfig
-from clickmask_models.deeplab import initialise, resize
-from clickmask_models.fusion import Conv1S, input_maps
+from clickmask_models.click_network import ClickNetwork
+from clickmask_models.fusion import Conv1S
 from clickmask_models.ocr import OCR
 from clickmask_models.outputs import Outputs
 from clickmask_models.pixel_diffusion import PixelDiffusionConfig
-
-# Name -> width, and whether it is the small form.
-HRNETS: dict[str, tuple[int, bool]] = {"hrnet18s": (18, True), "hrnet18": (18, False), "hrnet32": (32, False)}
 
 
 @dataclass(frozen=True)
@@ -54,49 +50,18 @@ class RITMConfig:
             raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
 
 
-class RITM(nn.Module):
-    """The network; any H and W (feature sizes round up)."""
-
-    _mean: Tensor
-    _std: Tensor
+class RITM(ClickNetwork):
+    """The network; any H and W (feature sizes round up). Its auxiliary logits are OCR's, at stride 4."""
 
     def __init__(self, config: RITMConfig | None = None) -> None:
-        super().__init__()
-        self.config = config = config or RITMConfig()
-        self.takes_previous_mask = config.previous_mask
-        self.mean, self.std = resnet.MEAN, resnet.STD
-        self.fusion = Conv1S(3 if config.previous_mask else 2)
+        config = config or RITMConfig()
+        super().__init__(config, resnet.MEAN, resnet.STD)
+        self.fusion = Conv1S(self._map_channels)
         self.backbone = HRNet(*HRNETS[config.backbone])
         self.ocr = OCR(self.backbone.channels, config.ocr_channels, config.dropout)
-        initialise(self.fusion)
-        initialise(self.ocr)
-        self.register_buffer("_mean", torch.tensor(self.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("_std", torch.tensor(self.std).view(1, 3, 1, 1), persistent=False)
+        self._initialise()
 
-    def forward(self, image: Tensor, clicks: Tensor, previous_mask: Tensor | None = None) -> Tensor:
-        """Segments what the clicks say.
-
-        Args:
-            image: (B, 3, H, W) float RGB in [0, 1].
-            clicks: (B, M, 3) float (x, y, label) in pixels of the image.
-            previous_mask: (B, 1, H, W) probability, where the configuration asks for one.
-
-        Returns:
-            (B, 1, H, W) float32 logits.
-
-        Raises:
-            ValueError: there is no previous mask, and the configuration asks for one.
-        """
-        return self.forward_with_auxiliary(image, clicks, previous_mask).logits
-
-    def forward_with_auxiliary(
-        self, image: Tensor, clicks: Tensor, previous_mask: Tensor | None = None
-    ) -> Outputs:
-        """As ``forward``, with the logits (B, 1, H/4, W/4) of OCR's auxiliary head."""
-        size = image.shape[-2:]
-        maps = input_maps(clicks, self.config.click_map, size, previous_mask, self.takes_previous_mask)
-        x = (image - self._mean) / self._std
-        features = self.backbone(self.backbone.stem(x, self.fusion(maps)))
+    def _segment(self, image: Tensor, maps: Tensor, clicks: Tensor) -> Outputs:  # noqa: ARG002
+        features = self.backbone(self.backbone.stem(image, self.fusion(maps)))
         auxiliary = self.ocr.aux_head(features)
-        logits = self.ocr(features, auxiliary)
-        return Outputs(resize(logits.float(), size, align_corners=True), auxiliary)
+        return Outputs(self.ocr(features, auxiliary), auxiliary)

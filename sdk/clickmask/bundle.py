@@ -16,6 +16,7 @@ from .errors import BundleError, InvalidInputError
 from .manifest import (
     Artefact,
     ArtefactFile,
+    Checkpoint,
     ClickMaps,
     GraphSpec,
     InputSpec,
@@ -34,6 +35,7 @@ __all__ = [
     "Artefact",
     "ArtefactFile",
     "Bundle",
+    "Checkpoint",
     "ClickMaps",
     "GraphSpec",
     "InputSpec",

@@ -9,15 +9,18 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
 from . import __version__
+from .backends.diffusion import choose
 from .bundle import bundle_path, read_manifest_file
 from .clicks import Click
+from .crop import CropKind
 from .doctor import examine
 from .errors import ClickmaskError, InvalidInputError
-from .manifest import Manifest
+from .manifest import Checkpoint, Manifest
 from .picture_files import LOSSLESS, check_target, overlay, read_picture, write_picture
 from .segmenter import Segmenter
 
@@ -73,6 +76,15 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
         command.add_arguments(evaluate)
         evaluate.set_defaults(run=command.run)
+
+    compare = commands.add_parser(
+        "compare", help="whether two reports of evaluate differ by more than chance"
+    )
+    if "compare" in words:
+        from .evaluation import compare as comparison
+
+        comparison.add_arguments(compare)
+        compare.set_defaults(run=comparison.run)
     return parser
 
 
@@ -93,9 +105,7 @@ def _add_segment_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overlay", metavar="FILE", help="the picture with mask and clicks drawn over it")
     parser.add_argument("--backend", default="auto", help="auto, onnxruntime, torchscript or tensorrt")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument(
-        "--crop-policy", choices=("paper", "fbrs", "none"), help="instead of the bundle's own"
-    )
+    parser.add_argument("--crop-policy", choices=get_args(CropKind), help="instead of the bundle's own")
     parser.add_argument("--size", type=int, help="one of the bundle's input sizes, for every click")
 
 
@@ -155,7 +165,8 @@ def _table(manifest: Manifest) -> str:
         ("name", manifest.name),
         ("network", f"{manifest.family}, preset {manifest.preset}"),
         ("pipeline", " -> ".join(manifest.graphs)),
-        ("checkpoint", f"{manifest.source.checkpoint} (sha256 {manifest.source.sha256[:12]}...)"),
+        ("checkpoint", _checkpoint(manifest.source)),
+        *([("local network", _checkpoint(manifest.source.local))] if manifest.source.local else []),
         ("created", manifest.created),
         ("input sizes", ", ".join(map(str, spec.sizes)) + f", {spec.fit}, coordinates {spec.coordinates}"),
         ("clicks", f"at most {spec.max_clicks}, {manifest.click_maps.kind} {manifest.click_maps.radius:g}"),
@@ -175,9 +186,15 @@ def _table(manifest: Manifest) -> str:
     return "".join(f"{label:<{width}}{text}\n" for label, text in rows)
 
 
+def _checkpoint(source: Checkpoint) -> str:
+    return f"{source.checkpoint} (sha256 {source.sha256[:12]}...)"
+
+
 def _pixel_diffusion(manifest: Manifest) -> str:
     spec = manifest.pixel_diffusion
-    return "no" if spec is None else f"in the {spec.place}, {spec.iterations} iterations"
+    if spec is None:
+        return "no"
+    return f"{spec.iterations} iterations; on a CPU of this machine: {choose(manifest, 'auto', 'cpu')}"
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -188,17 +188,19 @@ def paste_mask(
     """The mask of the whole image; background outside the view's box.
 
     Args:
-        logits: (h', w') float32, the valid part of the network's output; resized bilinearly to the box.
+        logits: (h', w') float32, the valid part of the network's output. They are resized bilinearly to the
+            box; with "public" coordinates their probabilities are, which is what the published code does.
         view: the view they are on.
         image_size: (width, height) in pixels.
-        threshold: in (0, 1); a pixel is object where its logit is above this one's.
+        threshold: in (0, 1); a pixel is object where its probability is above this.
 
     Returns:
         (H, W) bool.
     """
     out = np.zeros((image_size[1], image_size[0]), np.bool_)
-    limit = np.float32(logit(threshold))
-    for rows, values in _bands(logits, view):
+    public = view.coordinates == "public"
+    limit = np.float32(threshold if public else logit(threshold))
+    for rows, values in _bands(sigmoid(logits) if public else logits, view):
         np.greater(values, limit, out=out[rows, view.box.slices[1]])
     return out
 
@@ -206,28 +208,29 @@ def paste_mask(
 def paste_probability(logits: FloatArray, view: View, image_size: tuple[int, int]) -> FloatArray:
     """Probability of object, (H, W) float32 in [0, 1], for `paste_mask`'s arguments; 0 outside the box."""
     out = np.zeros((image_size[1], image_size[0]), np.float32)
-    for rows, values in _bands(logits, view):
-        out[rows, view.box.slices[1]] = sigmoid(values)
+    public = view.coordinates == "public"
+    for rows, values in _bands(sigmoid(logits) if public else logits, view):
+        out[rows, view.box.slices[1]] = values if public else sigmoid(values)
     return out
 
 
-def _bands(logits: FloatArray, view: View) -> Iterator[tuple[slice, FloatArray]]:
-    """Bands of image rows of the box with their logits."""
+def _bands(values: FloatArray, view: View) -> Iterator[tuple[slice, FloatArray]]:
+    """Bands of image rows of the box with the values, (h', w') on the view's valid part, resized to them."""
     box = view.box
     step = max(1, _BAND_PIXELS // box.width)
     for first in range(0, box.height, step):
         last = min(first + step, box.height)
-        yield slice(box.y0 + first, box.y0 + last), _paste_rows(logits, view, first, last)
+        yield slice(box.y0 + first, box.y0 + last), _paste_rows(values, view, first, last)
 
 
-def _paste_rows(logits: FloatArray, view: View, first: int, last: int) -> FloatArray:
-    """(last - first, w) logits of some rows of the box."""
-    (height, width), box = logits.shape, view.box
+def _paste_rows(values: FloatArray, view: View, first: int, last: int) -> FloatArray:
+    """(last - first, w) values of some rows of the box."""
+    (height, width), box = values.shape, view.box
     if view.coordinates == "public":
-        tall = _lerp(logits, _corner_positions(height, box.height)[first:last], axis=0)
+        tall = _lerp(values, _corner_positions(height, box.height)[first:last], axis=0)
         return _lerp(tall, _corner_positions(width, box.width), axis=1)
     rows = (np.arange(first, last) + 0.5) * (height / box.height) - 0.5
-    return _resize(_lerp(logits, rows, axis=0), (box.width, last - first), cv2.INTER_LINEAR)
+    return _resize(_lerp(values, rows, axis=0), (box.width, last - first), cv2.INTER_LINEAR)
 
 
 def _corner_positions(count: int, new_count: int) -> NDArray[np.float64]:

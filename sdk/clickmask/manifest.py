@@ -25,11 +25,18 @@ Scalar = str | int | float | bool
 
 
 @dataclass(frozen=True)
-class Source:
-    """The checkpoint that a bundle was built from: its file name and the SHA-256 of its bytes."""
+class Checkpoint:
+    """A file of trained weights: its name and the SHA-256 of its bytes."""
 
     checkpoint: str
     sha256: str
+
+
+@dataclass(frozen=True)
+class Source(Checkpoint):
+    """What a bundle was built from: its checkpoint and, where it has two networks, the local one's."""
+
+    local: Checkpoint | None = None
 
 
 @dataclass(frozen=True)
@@ -67,9 +74,11 @@ class ClickMaps:
 
 @dataclass(frozen=True)
 class PixelDiffusionSpec:
-    """The pixel diffusion inside the graph; for the reader only. ``options`` holds further named settings."""
+    """What the graph "pixel_diffusion" does, so that the fused kernel can do it in its place.
 
-    place: Literal["graph"]
+    ``options`` holds further settings by name; the kernel is used only where it knows each of them.
+    """
+
     iterations: int
     dilations: tuple[int, ...]
     amplitude: float
@@ -165,6 +174,11 @@ class Manifest:
     def encodes_once(self) -> bool:
         """True for the pipeline of two graphs, where the encoder runs once per crop."""
         return "encoder" in self.graphs
+
+    @property
+    def has_local_network(self) -> bool:
+        """True where a second network, trained for it, does the second pass of "global_to_local"."""
+        return "local_network" in self.graphs
 
     @classmethod
     def from_json(cls, text: str | bytes, name: str = "manifest.json") -> Manifest:

@@ -25,12 +25,17 @@ TENSORS = _tensors(
     TensorSpec("clicks", "float32", ("B", "M", 3)),
     TensorSpec("previous_mask", "float32", ("B", 1, "S", "S")),
     TensorSpec("logits", "float32", ("B", 1, "S", "S")),
+    TensorSpec("diffused_logits", "float32", ("B", 1, "S", "S")),
 )
 """What a graph takes and gives, by name; the same in every bundle. Their meaning is in docs/bundle.md."""
 
 
 def read_graphs(node: Node, spec: InputSpec) -> dict[str, GraphSpec]:
-    """The pipeline: ``{"network"}`` or ``{"encoder", "decoder"}``, with the tensors of docs/bundle.md."""
+    """The pipeline, with the tensors of docs/bundle.md.
+
+    It is ``{"network"}``, ``{"network", "local_network"}`` or ``{"encoder", "decoder"}``, and then perhaps
+    ``"pixel_diffusion"``.
+    """
     graphs = {name: _graph(item) for name, item in node.members().items()}
     _check_pipeline(node, graphs, spec)
     return graphs
@@ -65,24 +70,31 @@ def _dimension(node: Node) -> int | str:
 
 
 def _check_pipeline(node: Node, graphs: Mapping[str, GraphSpec], spec: InputSpec) -> None:
-    image, clicks, previous_mask, logits = (_tensors(tensor) for tensor in TENSORS.values())
+    image, clicks, previous_mask, logits, diffused = (_tensors(tensor) for tensor in TENSORS.values())
     prompt = clicks | previous_mask if spec.previous_mask else clicks
-    if set(graphs) == {"network"}:
-        _check_tensors(node, "network", "inputs", graphs["network"].inputs, prompt | image)
-        _check_tensors(node, "network", "outputs", graphs["network"].outputs, logits)
-    elif set(graphs) == {"encoder", "decoder"}:
+    networks = set(graphs) - {"pixel_diffusion"}
+    if "pixel_diffusion" in graphs:
+        last = graphs["pixel_diffusion"]
+        _check_tensors(node, "pixel_diffusion", "inputs", last.inputs, image | clicks | logits)
+        _check_tensors(node, "pixel_diffusion", "outputs", last.outputs, diffused)
+    if networks in ({"network"}, {"network", "local_network"}):
+        for name in networks:
+            _check_tensors(node, name, "inputs", graphs[name].inputs, prompt | image)
+            _check_tensors(node, name, "outputs", graphs[name].outputs, logits)
+    elif networks == {"encoder", "decoder"}:
         encoder, decoder = graphs["encoder"], graphs["decoder"]
         features = _tensors(*encoder.outputs)
         if set(features) != {f"feature_{i}" for i in range(len(features))}:
             raise node.error("encoder outputs feature_0, feature_1, ...", str(sorted(features)))
         _check_tensors(node, "encoder", "inputs", encoder.inputs, image)
-        # A decoder may take the image again, for the pixel diffusion inside it.
+        # A decoder may take the image again: its width is where clicks are mirrored.
         wanted = prompt | features | (image if "image" in _tensors(*decoder.inputs) else {})
         _check_tensors(node, "decoder", "inputs", decoder.inputs, wanted)
         _check_tensors(node, "decoder", "outputs", decoder.outputs, logits)
         _check_divisors(node, encoder.outputs, spec.sizes)
     else:
-        raise node.error("the graphs {'network'} or {'encoder', 'decoder'}", str(sorted(graphs)))
+        pipelines = "{'network'}, {'network', 'local_network'} or {'encoder', 'decoder'}"
+        raise node.error(f"the graphs {pipelines}, perhaps with 'pixel_diffusion'", str(sorted(graphs)))
 
 
 def _check_tensors(
@@ -91,7 +103,8 @@ def _check_tensors(
     place = node.at(graph).at(side)
     names = {tensor.name for tensor in got}
     if names != set(wanted):
-        hint = " (previous_mask exactly when input.previous_mask is true)" if side == "inputs" else ""
+        about_mask = "previous_mask" in names ^ set(wanted)
+        hint = " (previous_mask exactly when input.previous_mask is true)" if about_mask else ""
         raise place.error(f"the tensors {sorted(wanted)}{hint}", str(sorted(names)))
     for tensor in got:
         want = wanted[tensor.name]

@@ -16,6 +16,7 @@ from .manifest import (
     Artefact,
     ArtefactFile,
     BackendName,
+    Checkpoint,
     ClickMaps,
     Device,
     GraphSpec,
@@ -67,31 +68,58 @@ def _manifest(root: Node) -> Manifest:
     keys = root.fields(_KEYS)
     input_spec = _input(keys["input"])
     graphs = read_graphs(keys["graphs"], input_spec)
-    crop = _crop(keys["crop"])
+    source, crop = _source(keys["source"]), _crop(keys["crop"])
     if crop.kind != "none" and crop.start_click > input_spec.max_clicks:
         raise keys["crop"].error(
             f"start_click of at most max_clicks = {input_spec.max_clicks}", str(crop.start_click)
         )
+    _check_local_network(keys, graphs, source, crop)
+    diffusion = _pixel_diffusion(keys["pixel_diffusion"])
+    if ("pixel_diffusion" in graphs) != (diffusion is not None):
+        wanted = "the settings of" if diffusion is None else "null without"
+        raise keys["pixel_diffusion"].error(f"{wanted} the graph 'pixel_diffusion'")
     return Manifest(
         name=keys["name"].text(),
         family=keys["family"].text(),
         preset=keys["preset"].text(),
-        source=_source(keys["source"]),
+        source=source,
         input=input_spec,
         click_maps=_click_maps(keys["click_maps"]),
         crop=crop,
         flip_averaging=keys["flip_averaging"].flag(),
         threshold=keys["threshold"].number(0, 1, open_ends=True),
-        pixel_diffusion=_pixel_diffusion(keys["pixel_diffusion"]),
+        pixel_diffusion=diffusion,
         graphs=graphs,
         artefacts=tuple(_artefact(node, graphs) for node in keys["artefacts"].items(1, MAX_ARTEFACTS)),
         created=_date(keys["created"]),
     )
 
 
+def _check_local_network(
+    keys: Mapping[str, Node], graphs: Mapping[str, GraphSpec], source: Source, crop: CropPolicy
+) -> None:
+    there = "local_network" in graphs
+    if there != (source.local is not None):
+        wanted = "the checkpoint of the graph 'local_network'" if there else "null without a 'local_network'"
+        raise keys["source"].at("local").error(wanted)
+    if there and crop.kind != "global_to_local":
+        # with any other, none but a caller who asks for that policy would ever run it
+        raise keys["crop"].at("kind").error("'global_to_local' with a graph 'local_network'")
+
+
 def _source(node: Node) -> Source:
+    keys = node.fields(("checkpoint", "sha256", "local"))
+    local = keys["local"]
+    return Source(
+        checkpoint=_file_name(keys["checkpoint"]),
+        sha256=keys["sha256"].sha256(),
+        local=None if local.value is None else _checkpoint(local),
+    )
+
+
+def _checkpoint(node: Node) -> Checkpoint:
     keys = node.fields(("checkpoint", "sha256"))
-    return Source(checkpoint=_file_name(keys["checkpoint"]), sha256=keys["sha256"].sha256())
+    return Checkpoint(checkpoint=_file_name(keys["checkpoint"]), sha256=keys["sha256"].sha256())
 
 
 def _input(node: Node) -> InputSpec:
@@ -126,12 +154,13 @@ def _click_maps(node: Node) -> ClickMaps:
 
 
 def _crop(node: Node) -> CropPolicy:
-    keys = node.fields(("kind", "start_click", "expansion", "min_size", "min_fraction", "hysteresis_iou"))
+    keys = node.fields(tuple(f.name for f in dataclasses.fields(CropPolicy)))
     try:
         return CropPolicy(
             kind=keys["kind"].choice(get_args(CropKind)),
             start_click=keys["start_click"].integer(1, MAX_CLICKS),
             expansion=keys["expansion"].number(1, 100),
+            small_object_expansion=keys["small_object_expansion"].number(1, 100),
             min_size=keys["min_size"].integer(1, 1 << 16),
             min_fraction=keys["min_fraction"].number(0, 1),
             hysteresis_iou=keys["hysteresis_iou"].number(0, 1),
@@ -143,10 +172,9 @@ def _crop(node: Node) -> CropPolicy:
 def _pixel_diffusion(node: Node) -> PixelDiffusionSpec | None:
     if node.value is None:
         return None
-    keys = node.fields(("place", "iterations", "dilations", "amplitude", "eps", "norm"), ("options",))
+    keys = node.fields(("iterations", "dilations", "amplitude", "eps", "norm"), ("options",))
     options = keys["options"].members() if "options" in keys else {}
     return PixelDiffusionSpec(
-        place=keys["place"].choice(("graph",)),
         iterations=keys["iterations"].integer(1, 1000),
         dilations=tuple(item.integer(1, MAX_SIZE) for item in keys["dilations"].items(1)),
         amplitude=keys["amplitude"].number(-1e6, 1e6),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from . import encode
 from .backends import open_backend
 from .backends.base import Backend
+from .backends.diffusion import Place
 from .bundle import Bundle, default_bundle_path, load_bundle
 from .clicks import Click, as_clicks
 from .crop import Box, Coordinates, CropPolicy, View
@@ -50,6 +52,7 @@ class Segmenter:
         backend: str = "auto",
         device: str = "auto",
         threads: int | None = None,
+        pixel_diffusion: Place = "auto",
     ) -> Segmenter:
         """Load an engine bundle.
 
@@ -59,15 +62,18 @@ class Segmenter:
                 that cannot be had is an error.
             device: "auto", "cpu", "cuda" or "cuda:N", the graphics card number N.
             threads: CPU threads of the runtime; None leaves it to the runtime.
+            pixel_diffusion: "graph", the bundle's own; "native", the fused CPU kernel; or "auto", the kernel
+                where it can be had. Both give the same masks; `backend.pixel_diffusion` tells which it is,
+                and `backend.pixel_diffusion_reason` why.
 
         Raises:
             BundleError: no bundle there, or a damaged one.
-            BackendUnavailableError: the wanted runtime or device is not usable here; the message says what
-                is missing.
+            BackendUnavailableError: the wanted runtime, device or kernel is not usable here; the message
+                says what is missing.
             InvalidInputError: an option is none of the above.
         """
         bundle = load_bundle(default_bundle_path() if path is None else path)
-        return cls(bundle, open_backend(bundle, backend, device, threads))
+        return cls(bundle, open_backend(bundle, backend, device, threads, pixel_diffusion))
 
     def session(
         self,
@@ -82,8 +88,8 @@ class Segmenter:
             image: (H, W, 3) RGB, (H, W, 4) RGBA (alpha is dropped) or (H, W) grey; uint8, [0, 255]; any
                 strides. It is copied only where it is not C-contiguous (H, W, 3): do not change it while the
                 session lives.
-            crop_policy: "paper", "fbrs" or "none" with the numbers of their source (`CropPolicy.named`), or a
-                `CropPolicy`; None for the bundle's own.
+            crop_policy: "paper", "fbrs", "global_to_local" or "none" with the numbers of their source
+                (`CropPolicy.named`), or a `CropPolicy`; None for the bundle's own.
             size: one of the bundle's input sizes for every click; None chooses among them by the crop's long
                 side.
             coordinates: "half_pixel" or "public" (docs/coordinates.md); None for the bundle's own.
@@ -117,15 +123,16 @@ class Segmenter:
         return self.session(image).replay(points)
 
     def warmup(self) -> None:
-        """Run the network once with each shape that a click can give it.
+        """Run each network once with each shape that a click can give it.
 
         These are the input sizes with the numbers of click rows (`encode.slot_counts`). Afterwards no click
         pays for a runtime's first use.
         """
-        spec = self.bundle.manifest.input
-        for size in spec.sizes:
+        manifest, spec = self.bundle.manifest, self.bundle.manifest.input
+        networks = (False, True) if manifest.has_local_network else (False,)
+        for size, local in itertools.product(spec.sizes, networks):
             view = View(Box(0, 0, size, size), size, spec.fit, spec.coordinates)
-            features = self.backend.encode(np.zeros((1, 3, size, size), np.float32))
+            features = self.backend.encode(np.zeros((1, 3, size, size), np.float32), local)
             previous = encode.previous_tensor(None, view) if spec.previous_mask else None
             for slots in encode.slot_counts(spec.max_clicks):
                 self.backend.decode(features, encode.clicks_tensor([Click(0, 0)], view, slots), previous)

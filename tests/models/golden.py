@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import zlib
 from pathlib import Path
@@ -18,7 +19,8 @@ class Recording:
 
     def __init__(self, shared: Path, stem: str) -> None:
         self.arrays = np.load(shared / "golden" / f"{stem}.npz")
-        self.keys = json.loads((shared / "golden" / f"{stem}.keys.json").read_text())
+        self._keys_path = shared / "golden" / f"{stem}.keys.json"
+        self.keys = json.loads(self._keys_path.read_text())
 
     def __call__(self, case: int, name: str) -> np.ndarray:
         return self.arrays[f"case{case}/{name}"]
@@ -39,17 +41,25 @@ class Recording:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Every tensor of the official state_dict, under its official name."""
-        return {entry["name"]: self._tensor(entry) for entry in self.keys["state_dict"]}
+        return {name: value.clone() for name, value in _made(self._keys_path).items()}
 
-    def _tensor(self, entry: dict) -> Tensor:
-        name, shape = entry["name"], entry["shape"]
-        if name.endswith("num_batches_tracked"):
-            return torch.tensor(1)
-        if entry["fixed"]:
-            return torch.zeros(shape)
-        value = rule(name, shape, self.keys["weight_rule"])
-        assert np.isclose(value.ravel()[0], entry["check"]["first"]), name
-        return torch.from_numpy(value)
+
+@functools.cache
+def _made(keys_path: Path) -> dict[str, Tensor]:
+    """By the rule, once: normal numbers by the million take longer than the tests of a network."""
+    keys = json.loads(keys_path.read_text())
+    return {entry["name"]: _tensor(entry, keys["weight_rule"]) for entry in keys["state_dict"]}
+
+
+def _tensor(entry: dict, options: dict) -> Tensor:
+    name, shape = entry["name"], entry["shape"]
+    if name.endswith("num_batches_tracked"):
+        return torch.tensor(1)
+    if entry["fixed"]:
+        return torch.zeros(shape)
+    value = rule(name, shape, options)
+    assert np.isclose(value.ravel()[0], entry["check"]["first"]), name
+    return torch.from_numpy(value)
 
 
 def rule(name: str, shape: list[int], options: dict) -> np.ndarray:

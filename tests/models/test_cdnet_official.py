@@ -11,6 +11,7 @@ from public_files import official_network
 from clickmask_models.click_maps import ClickMapConfig, click_maps
 from clickmask_models.feature_diffusion import diffusion_weights
 from clickmask_models.pixel_diffusion import PixelDiffusion
+from clickmask_models.presets import preset
 
 # Submodule whose output was recorded -> (name, channel step, row and column step).
 RECORDED = {
@@ -43,6 +44,10 @@ def network(recording, tmp_path_factory):
 def runs(network, recording):
     """For each case the logits, and (first input, output) of all submodules by name."""
     return {case: run(network, recording, case) for case in CASES}
+
+
+def test_checkpoint_is_the_preset_s_network(network):
+    assert network.config == preset("official")
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -117,6 +117,26 @@ def test_torchscript_archive_is_refused(tmp_path):
     assert "TorchScript" in refusal(tmp_path / "network.pth")
 
 
+def rezipped(path, contents, compression, copies=1):
+    """The file again, its records compressed or not, each ``copies`` times in the directory at its end."""
+    torch.save(contents, path)
+    with zipfile.ZipFile(path) as archive:
+        records = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, record in records.items():
+            archive.writestr(name, record)
+        archive.filelist *= copies
+    return path
+
+
+def test_archive_that_expands_is_refused_before_it_does(tmp_path):
+    zeros = {"a": torch.zeros(1 << 20)}
+    assert "would expand" in refusal(rezipped(tmp_path / "bomb.pth", zeros, zipfile.ZIP_DEFLATED))
+    assert "would expand" in refusal(rezipped(tmp_path / "overlap.pth", zeros, zipfile.ZIP_STORED, copies=9))
+    same = read_checkpoint(rezipped(tmp_path / "plain.pth", zeros, zipfile.ZIP_STORED))
+    assert torch.equal(same.tensors["a"], zeros["a"])
+
+
 @pytest.mark.parametrize("kept", [0.01, 0.3, 0.6, 0.95])
 @pytest.mark.parametrize("zipped", [True, False])
 def test_file_that_was_cut_short_is_refused(tmp_path, zipped, kept):

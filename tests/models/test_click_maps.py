@@ -85,6 +85,8 @@ def test_click_in_the_top_left_pixel_counts(kind):
 def test_click_outside_reaches_in_over_the_border():
     maps = draw([(-2.0, 6.0, 1.0)], 12, 12, "disk", 5.0)
     assert maps[0, 6].tolist() == [1, 1, 1, 1, *[0] * 8]
+    corner = draw([(-2.0, -2.0, 1.0)], 12, 12, "disk", 5.0)  # which the public code takes for absent
+    assert corner[0, 0].tolist() == [1, 1, 1, *[0] * 9]
 
 
 @pytest.mark.parametrize("kind", ["disk", "gaussian"])

@@ -10,11 +10,10 @@ import pytest
 import torch
 from golden import CASES, Recording, close, run
 from golden_hrnet import RECORDED, branches
+from public_files import official_network
 
-from clickmask_models.csfp import CSFP
 from clickmask_models.deeplab import resize
 from clickmask_models.presets import preset
-from clickmask_models.public_keys import CONV1S, HRNET, SPARSE_PROPAGATION, public_names
 from clickmask_models.sparse_propagation import ClickCells, click_cells
 
 TOLERANCE = 1e-5  # of the largest value: float32 in another summation order
@@ -32,18 +31,18 @@ def recording(request, shared):
 
 
 @pytest.fixture(scope="module")
-def network(recording):
-    network = CSFP(preset("csfp_official")).eval()
-    tensors = recording.state_dict()
-    names = public_names(network.state_dict(), HRNET | CONV1S | SPARSE_PROPAGATION)
-    network.load_state_dict({ours: tensors[public] for ours, public in names.items()})
-    return network
+def network(recording, tmp_path_factory):
+    return official_network(tmp_path_factory.mktemp("official"), recording)
 
 
 @pytest.fixture(scope="module")
 def runs(network, recording):
     """For each case the logits, and (first input, output) of all submodules by name."""
     return {case: run(network, recording, case) for case in CASES}
+
+
+def test_checkpoint_is_the_preset_s_network(network):
+    assert network.config == preset("csfp_official")
 
 
 def kept_cells(recording, case, size, stride):

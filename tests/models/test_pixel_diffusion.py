@@ -144,6 +144,15 @@ def test_logits_have_the_sign_of_the_state(scene, norm):
     assert np.abs(logits).max() <= 10.001
 
 
+@pytest.mark.parametrize(("norm", "most"), [("tanh_half", 10.0), ("tanh_twice", 8.7)])
+def test_logits_saturate_where_diffusion_and_network_are_certain(scene, norm, most):
+    logits, image, _ = scene
+    certain = np.full_like(logits, 50)
+    for sign in (1, -1):
+        got = run(dataclasses.replace(PAPER, norm=norm), sign * certain, image, [(20, 20, float(sign > 0))])
+        np.testing.assert_allclose(got, sign * most, rtol=0.02)
+
+
 @pytest.mark.parametrize("norm", ["tanh_half", "tanh_twice"])
 @pytest.mark.parametrize("value", [-4.0, -0.3, 0.0, 2.5])
 def test_agreeing_pixels_without_clicks_keep_their_logits(scene, norm, value):

@@ -1,7 +1,9 @@
 """Tiny bundles that the tests make themselves, with the NumPy truth of what their graphs compute.
 
 The network: the mean of the image's channels, plus 0.25 for each positive click, plus half the previous mask.
-With two graphs the encoder averages 4 x 4 blocks and the decoder enlarges them again.
+With two graphs the encoder averages 4 x 4 blocks and the decoder enlarges them again. A second network adds
+``LOCAL_BIAS`` to what the first one gives. Pixel Diffusion is a stand-in too: half the logits, plus the mean
+of the image's channels, minus 0.125 for each positive click.
 """
 
 from __future__ import annotations
@@ -20,6 +22,11 @@ from clickmask.manifest import Manifest
 STRIDE = 4
 CLICK_WEIGHT = 0.25
 MASK_WEIGHT = 0.5
+LOCAL_BIAS = 0.125
+LOGIT_WEIGHT, DIFFUSED_CLICK_WEIGHT = 0.5, -0.125
+
+DIFFUSION = {"iterations": 10, "dilations": [1, 2, 4, 8], "amplitude": 1.0, "eps": 1e-4, "norm": "tanh_half"}
+"""Settings without the options that the fused kernel needs: the graph runs everywhere."""
 
 
 def expected_logits(
@@ -37,6 +44,13 @@ def expected_logits(
     return logits if previous_mask is None else logits + MASK_WEIGHT * previous_mask
 
 
+def expected_diffusion(image: np.ndarray, clicks: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """The stand-in for Pixel Diffusion in NumPy, in float64."""
+    clicked = np.maximum(clicks[:, :, 2], 0).sum(axis=1, dtype=np.float64)[:, None, None, None]
+    grey = image.astype(np.float64).mean(axis=1, keepdims=True)
+    return LOGIT_WEIGHT * logits + grey + DIFFUSED_CLICK_WEIGHT * clicked
+
+
 def prompt(batch: int, size: int, slots: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Random image, clicks (padding included) and previous mask."""
     random = np.random.default_rng(seed)
@@ -51,16 +65,17 @@ def make_bundle(
     folder: Path,
     *,
     encodes_once: bool = False,
+    local_network: bool = False,
     backends: tuple[str, ...] = ("onnxruntime",),
     bias: float = 0.0,
     **overrides: Any,
 ) -> Path:
     """Write a bundle whose files are all in order; ``bias`` is added to its logits.
 
-    Overrides are those of ``fake_manifest``.
+    Overrides are those of ``fake_manifest``; with ``pixel_diffusion=DIFFUSION`` its graph is written too.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    manifest = fake_manifest(encodes_once=encodes_once, **overrides)
+    manifest = fake_manifest(encodes_once=encodes_once, local_network=local_network, **overrides)
     previous_mask = manifest.input.previous_mask
     artefacts = []
     for backend in backends:
@@ -68,7 +83,7 @@ def make_bundle(
         for graph in manifest.graphs:
             path = folder / f"{graph}.{'onnx' if backend == 'onnxruntime' else 'ts'}"
             write = _write_onnx if backend == "onnxruntime" else _write_torchscript
-            write(path, graph, previous_mask, bias)
+            write(path, graph, previous_mask, bias + LOCAL_BIAS * (graph == "local_network"))
             files[graph] = file_entry(path)
         artefacts.append(artefact(backend, files))
     write_manifest(folder, json.loads(fake_manifest_text(manifest, artefacts)))
@@ -117,7 +132,11 @@ def _write_onnx(path: Path, graph: str, previous_mask: bool, bias: float) -> Non
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape))
 
     image, feature = value("image", "B", 3, "S", "S"), value("feature_0", "B", 3, "s", "s")
-    if graph == "encoder":
+    if graph == "pixel_diffusion":
+        body = _onnx_diffusion()
+        inputs = [image, value("clicks", "B", "M", 3), value("logits", "B", 1, "S", "S")]
+        outputs = [value("diffused_logits", "B", 1, "S", "S")]
+    elif graph == "encoder":
         sides = {"kernel_shape": [STRIDE, STRIDE], "strides": [STRIDE, STRIDE]}
         body = [helper.make_node("AveragePool", ["image"], ["feature_0"], **sides)]
         inputs, outputs = [image], [feature]
@@ -141,6 +160,7 @@ def _onnx_constants(bias: float) -> list[Any]:
 
     integers = {"axis_1": 1, "axis_2": 2, "axis_3": 3}
     numbers = {"click_weight": CLICK_WEIGHT, "mask_weight": MASK_WEIGHT, "bias": bias}
+    numbers |= {"logit_weight": LOGIT_WEIGHT, "diffused_click_weight": DIFFUSED_CLICK_WEIGHT}
     return [
         *(helper.make_tensor(name, TensorProto.INT64, [1], [value]) for name, value in integers.items()),
         *(helper.make_tensor(name, TensorProto.FLOAT, [1], [value]) for name, value in numbers.items()),
@@ -153,14 +173,8 @@ def _onnx_body(enlarge: bool, previous_mask: bool) -> list[Any]:
 
     nearest = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
     body = [node("Resize", ["feature_0", "", "scales"], ["enlarged"], **nearest)] if enlarge else []
+    body += _onnx_grey_and_clicks("enlarged" if enlarge else "image", "click_weight")
     body += [
-        node("ReduceMean", ["enlarged" if enlarge else "image", "axis_1"], ["grey"], keepdims=1),
-        node("Slice", ["clicks", "axis_2", "axis_3", "axis_2"], ["labels"]),
-        node("Relu", ["labels"], ["positive"]),
-        node("ReduceSum", ["positive", "axis_1"], ["label_sum"], keepdims=1),
-        node("Mul", ["label_sum", "click_weight"], ["click_term"]),
-        node("Unsqueeze", ["click_term", "axis_3"], ["click_map"]),
-        node("Add", ["grey", "click_map"], ["with_clicks"]),
         node("Add", ["with_clicks", "bias"], ["with_bias" if previous_mask else "logits"]),
     ]
     if previous_mask:
@@ -171,14 +185,41 @@ def _onnx_body(enlarge: bool, previous_mask: bool) -> list[Any]:
     return body
 
 
+def _onnx_grey_and_clicks(pixels: str, weight: str) -> list[Any]:
+    """``with_clicks``: the mean of the channels plus the weighted number of positive clicks."""
+    from onnx.helper import make_node as node
+
+    return [
+        node("ReduceMean", [pixels, "axis_1"], ["grey"], keepdims=1),
+        node("Slice", ["clicks", "axis_2", "axis_3", "axis_2"], ["labels"]),
+        node("Relu", ["labels"], ["positive"]),
+        node("ReduceSum", ["positive", "axis_1"], ["label_sum"], keepdims=1),
+        node("Mul", ["label_sum", weight], ["click_term"]),
+        node("Unsqueeze", ["click_term", "axis_3"], ["click_map"]),
+        node("Add", ["grey", "click_map"], ["with_clicks"]),
+    ]
+
+
+def _onnx_diffusion() -> list[Any]:
+    from onnx.helper import make_node as node
+
+    return [
+        *_onnx_grey_and_clicks("image", "diffused_click_weight"),
+        node("Mul", ["logits", "logit_weight"], ["half"]),
+        node("Add", ["half", "with_clicks"], ["diffused_logits"]),
+    ]
+
+
 def _write_torchscript(path: Path, graph: str, previous_mask: bool, bias: float) -> None:
     import torch
     import torch_graphs
 
     with warnings.catch_warnings():  # torch deprecates TorchScript as a whole
         warnings.simplefilter("ignore", DeprecationWarning)
-        if graph == "encoder":
-            module: Any = torch_graphs.Encoder()
+        if graph == "pixel_diffusion":
+            module: Any = torch_graphs.PixelDiffusion()
+        elif graph == "encoder":
+            module = torch_graphs.Encoder()
         elif previous_mask:
             module = torch_graphs.Decoder(graph == "decoder", bias)
         else:

@@ -13,6 +13,7 @@ from clickmask.segmenter import Segmenter
 from clickmask.session import Session
 
 CROP = {"kind": "paper", "start_click": 2, "min_size": 40}
+GLOBAL_TO_LOCAL = {"kind": "global_to_local", "start_click": 1, "min_size": 1}
 
 
 class RecordingBackend(FakeBackend):
@@ -26,6 +27,7 @@ class RecordingBackend(FakeBackend):
         self.echo = echo
         self.images: list[np.ndarray] = []
         self.decoded: list[dict[str, np.ndarray]] = []
+        self.graphs: list[str] = []
         self.fail_encode = self.fail_decode = False
 
     def _upload(self, array: np.ndarray) -> np.ndarray:
@@ -39,6 +41,7 @@ class RecordingBackend(FakeBackend):
             if self.fail_decode:
                 raise RuntimeError("decode broke")
             self.decoded.append({name: np.array(value) for name, value in feeds.items()})
+            self.graphs.append(graph)
         outputs = super()._run(graph, feeds)
         if self.echo and "previous_mask" in feeds:
             outputs["logits"] = outputs["logits"] + 20 * feeds["previous_mask"]
@@ -112,8 +115,15 @@ def resize_reference(
     return out
 
 
-def paste_reference(logits: np.ndarray, size: tuple[int, int], coordinates: str = "half_pixel") -> np.ndarray:
-    """(h', w') logits resized bilinearly to size (w, h), float64."""
-    rows = bilinear_matrix(logits.shape[0], size[1], coordinates)
-    columns = bilinear_matrix(logits.shape[1], size[0], coordinates)
-    return rows @ logits.astype(np.float64) @ columns.T
+def paste_reference(values: np.ndarray, size: tuple[int, int], coordinates: str = "half_pixel") -> np.ndarray:
+    """(h', w') values resized bilinearly to size (w, h), float64."""
+    rows = bilinear_matrix(values.shape[0], size[1], coordinates)
+    columns = bilinear_matrix(values.shape[1], size[0], coordinates)
+    return rows @ values.astype(np.float64) @ columns.T
+
+
+def probability_reference(logits: np.ndarray, size: tuple[int, int], coordinates: str) -> np.ndarray:
+    """(h', w') logits as probabilities of a box of size (w, h): resized before or after the sigmoid."""
+    if coordinates == "public":
+        return paste_reference(1 / (1 + np.exp(-logits.astype(np.float64))), size, coordinates)
+    return 1 / (1 + np.exp(-paste_reference(logits, size, coordinates)))

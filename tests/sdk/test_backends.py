@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bundles import expected_logits, make_bundle, prompt
+from bundles import DIFFUSION, LOCAL_BIAS, expected_diffusion, expected_logits, make_bundle, prompt
 
 from clickmask.backends import Backend, Features, open_backend
 from clickmask.backends.fake import FakeBackend, fake_manifest
@@ -66,6 +66,60 @@ def test_logits_equal_a_numpy_computation(make: Make, encodes_once: bool, batch:
 
     assert logits.dtype == np.float32
     np.testing.assert_allclose(logits, truth(backend, image, clicks, previous_mask), atol=2e-5)
+
+
+def test_each_of_two_networks_decodes_its_own_features(make: Make) -> None:
+    backend = make(local_network=True)
+    image, clicks, previous_mask = prompt(1, 64)
+    expected = truth(backend, image, clicks, previous_mask)
+
+    passes = [backend.encode(image, local) for local in (False, True)]  # both, before either is decoded
+    logits = [backend.decode(features, clicks, previous_mask) for features in passes]
+
+    more = 0 if isinstance(backend, FakeBackend) else LOCAL_BIAS
+    np.testing.assert_allclose(logits, [expected, expected + more], atol=2e-5)
+
+
+@pytest.mark.parametrize("encodes_once", [False, True], ids=["one_graph", "two_graphs"])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_pixel_diffusion_follows_the_network(make: Make, encodes_once: bool, batch: int) -> None:
+    backend = make(encodes_once=encodes_once, pixel_diffusion=DIFFUSION)
+    image, clicks, previous_mask = prompt(batch, 64)
+    expected = truth(backend, image, clicks, previous_mask)
+    if not isinstance(backend, FakeBackend):  # which leaves the logits as they are
+        expected = expected_diffusion(image, clicks, expected)
+
+    logits = backend.decode(backend.encode(image), clicks, previous_mask)
+
+    assert backend.pixel_diffusion == "graph"
+    np.testing.assert_allclose(logits, expected, atol=2e-5)
+
+
+def test_pixel_diffusion_follows_both_networks(make: Make) -> None:
+    backend = make(local_network=True, pixel_diffusion=DIFFUSION)
+    image, clicks, previous_mask = prompt(1, 64)
+
+    first, second = (
+        backend.decode(backend.encode(image, local), clicks, previous_mask) for local in (False, True)
+    )
+
+    more = 0 if isinstance(backend, FakeBackend) else LOCAL_BIAS / 2
+    np.testing.assert_allclose(second, first + more, atol=2e-6)
+
+
+def test_bundle_without_pixel_diffusion_says_so(make: Make) -> None:
+    backend = make()
+
+    assert backend.pixel_diffusion == "none"
+    assert backend.pixel_diffusion_reason == "the bundle has no Pixel Diffusion"
+
+
+@pytest.mark.parametrize("encodes_once", [False, True], ids=["one_graph", "two_graphs"])
+def test_encode_for_a_second_network_that_is_not_there(make: Make, encodes_once: bool) -> None:
+    backend = make(encodes_once=encodes_once)
+
+    with pytest.raises(InvalidInputError, match="local: expected False, as this bundle has only"):
+        backend.encode(np.zeros((1, 3, 64, 64), np.float32), local=True)
 
 
 @pytest.mark.parametrize("encodes_once", [False, True], ids=["one_graph", "two_graphs"])
@@ -246,10 +300,14 @@ def test_decode_refuses_wrong_arrays(
 
 def test_decode_refuses_features_of_another_pipeline(make: Make) -> None:
     backend = make(encodes_once=True)
-    foreign = Features({"image": np.zeros((1, 3, 64, 64), np.float32)})
+    image = {"image": np.zeros((1, 3, 64, 64), np.float32)}
 
-    with pytest.raises(InvalidInputError, match="features: expected 'feature_0'"):
-        backend.decode(foreign, np.zeros((1, 4, 3), np.float32))
+    for foreign, message in (
+        (Features(image, "decoder"), "features: expected 'feature_0'"),
+        (Features(image, "network"), r"for one of \['decoder', 'encoder'\], got 'network'"),
+    ):
+        with pytest.raises(InvalidInputError, match=message):
+            backend.decode(foreign, np.zeros((1, 4, 3), np.float32))
 
 
 def test_calls_after_close_are_refused(make: Make) -> None:
@@ -281,6 +339,27 @@ class Misbehaving(FakeBackend):
 
 def _fail() -> dict[str, Any]:
     raise RuntimeError("device lost")
+
+
+class HidesWhatIsNotFinite(FakeBackend):
+    """Pixel Diffusion of a bounded state: whatever comes in, what comes out is finite."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__(fake_manifest(pixel_diffusion=DIFFUSION))
+        self.value = value
+
+    def _run(self, graph: str, _: dict[str, Any]) -> dict[str, Any]:
+        if graph == "pixel_diffusion":
+            return {"diffused_logits": np.zeros((1, 1, 64, 64), np.float32)}
+        return {"logits": np.full((1, 1, 64, 64), self.value, np.float32)}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_pixel_diffusion_does_not_hide_what_is_not_finite(value: float) -> None:
+    backend = HidesWhatIsNotFinite(value)
+
+    with pytest.raises(BackendError, match="finite logits"):
+        backend.decode(backend.encode(np.zeros((1, 3, 64, 64), np.float32)), np.zeros((1, 4, 3), np.float32))
 
 
 @pytest.mark.parametrize(

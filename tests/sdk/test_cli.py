@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from bundles import make_bundle
+from bundles import DIFFUSION, make_bundle
 
 from clickmask import __version__, bundle, cli, picture_files
 from clickmask.clicks import Click
@@ -311,6 +311,22 @@ def test_info_is_a_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
     )
     starts = {len(line) - len(line[16:].lstrip()) for line in lines}
     assert len(starts) == 1
+
+
+def test_info_names_both_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("info", make_bundle(tmp_path, local_network=True)) == 0
+
+    text = " ".join(capsys.readouterr().out.split())
+    assert "pipeline network -> local_network" in text
+    assert "local network fake_local.safetensors (sha256 000000000000...)" in text
+
+
+def test_info_says_what_does_pixel_diffusion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("info", make_bundle(tmp_path, pixel_diffusion=DIFFUSION)) == 0
+
+    text = " ".join(capsys.readouterr().out.split())
+    assert "pipeline network -> pixel_diffusion" in text
+    assert "pixel diffusion 10 iterations; on a CPU of this machine: graph (pixel_diffusion: expected" in text
 
 
 def test_info_as_json_is_the_manifest(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -60,6 +60,49 @@ def test_positive_clicks_widen_the_box_and_negative_ones_do_not() -> None:
     assert next_box(PAPER, SIZE, clicks(3, Click(649, 400, False)), bbox, None) == Box(430, 330, 570, 470)
 
 
+def test_global_to_local_starts_at_once_and_has_no_least_side() -> None:
+    policy = CropPolicy.named("global_to_local")
+    assert policy.looks_twice(1)
+    assert not CropPolicy("global_to_local", start_click=2).looks_twice(1)
+    assert not CropPolicy.named("paper").looks_twice(9)
+    # 10 x 20, +40 %: 2 px left and right, 4 px above and below; a crop of the click before does not matter
+    expected = Box(493, 386, 507, 414)
+    assert next_box(policy, SIZE, [INSIDE], Box(495, 390, 505, 410), WHOLE) == expected
+    assert next_box(policy, SIZE, [INSIDE], Box(500, 400, 501, 401), None).width <= 3
+
+
+@pytest.mark.parametrize(
+    ("bbox", "expected"),
+    [
+        # 101 x 81 between pixel centres 100 x 80, 1 % of 1000 x 800: 2.5 - 4 * 0.1 = 2.1
+        (Box(450, 360, 551, 441), Box(394, 315, 607, 486)),
+        # 201 x 161: 4 %, 2.5 - 4 * 0.2 = 1.7
+        (Box(400, 320, 601, 481), Box(329, 263, 672, 538)),
+        # 276 x 221: 7.5625 %, exactly 1.4; 277 x 221 would be less, and stays at 1.4
+        (Box(362, 290, 638, 511), Box(306, 245, 694, 556)),
+        (Box(362, 290, 639, 511), Box(306, 245, 695, 556)),
+        # a line has no area: 2.5
+        (Box(450, 400, 550, 401), Box(375, 399, 625, 402)),
+    ],
+)
+def test_a_small_object_is_given_more_of_its_surroundings(bbox, expected) -> None:
+    policy = CropPolicy("global_to_local", start_click=1, small_object_expansion=2.5, min_size=1)
+    assert next_box(policy, SIZE, [INSIDE], bbox, None) == expected
+
+
+def test_clicks_count_in_the_size_of_the_object() -> None:
+    policy = CropPolicy("global_to_local", start_click=1, small_object_expansion=2.5, min_size=1)
+    bbox, click = Box(450, 360, 500, 441), Click(550, 400)
+    assert next_box(policy, SIZE, [click], bbox, None) == Box(394, 315, 607, 486)
+
+
+def test_small_object_expansion_below_expansion_changes_nothing() -> None:
+    bbox = Box(450, 350, 550, 450)
+    for small in (1.0, 1.4):
+        policy = dataclasses.replace(PAPER, small_object_expansion=small)
+        assert next_box(policy, SIZE, clicks(3), bbox, None) == Box(430, 330, 570, 470)
+
+
 def test_empty_mask_is_the_whole_image() -> None:
     assert next_box(PAPER, SIZE, clicks(5), None, Box(0, 0, 10, 10)) == WHOLE
 
@@ -152,9 +195,10 @@ def situations(draw):
         return Box(x0, y0, x1 + 1, y1 + 1)
 
     policy = CropPolicy(
-        draw(st.sampled_from(["paper", "fbrs", "none"])),
+        draw(st.sampled_from(["paper", "fbrs", "global_to_local", "none"])),
         start_click=draw(st.integers(1, 4)),
         expansion=draw(st.floats(1.0, 3.0)),
+        small_object_expansion=draw(st.floats(1.0, 4.0)),
         min_size=draw(st.integers(1, 300)),
         min_fraction=draw(st.floats(0, 1)),
         hysteresis_iou=draw(st.floats(0, 1)),
@@ -204,6 +248,7 @@ def test_size_nearest_to_the_long_side_smaller_of_two() -> None:
         ({"start_click": 0}, "start_click must be a whole number in"),
         ({"start_click": 1.5}, "start_click must be a whole number"),
         ({"expansion": 0.9}, r"expansion must be a number in \[1, "),
+        ({"small_object_expansion": 0.9}, r"small_object_expansion must be a number in \[1, "),
         ({"expansion": float("nan")}, "expansion"),
         ({"expansion": float("inf")}, "expansion"),
         ({"start_click": 10**400}, "start_click"),
@@ -220,9 +265,9 @@ def test_policy_refuses_numbers_out_of_range(fields, words: str) -> None:
 
 
 def test_policy_holds_plain_numbers() -> None:
-    policy = CropPolicy("paper", np.int64(2), np.float32(1.5), np.int32(9), Fraction(1, 2), 1)
+    policy = CropPolicy("paper", np.int64(2), np.float32(1.5), 2, np.int32(9), Fraction(1, 2), 1)
     assert [type(getattr(policy, field.name)) for field in dataclasses.fields(policy)[1:]] == [
-        int, float, int, float, float,
+        int, float, float, int, float, float,
     ]  # fmt: skip
 
 

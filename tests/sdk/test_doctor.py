@@ -7,7 +7,7 @@ import types
 from pathlib import Path
 
 import pytest
-from bundles import artefact, change_manifest, file_entry, make_bundle, read_manifest
+from bundles import DIFFUSION, artefact, change_manifest, file_entry, make_bundle, read_manifest
 
 from clickmask.backends import host
 from clickmask.doctor import Finding, Report, examine
@@ -23,14 +23,24 @@ def finding(report: Report, subject: str) -> Finding:
     return next(f for f in report.findings if f.subject == subject)
 
 
-@pytest.mark.parametrize("encodes_once", [False, True], ids=["one_graph", "two_graphs"])
-def test_bundle_that_runs(tmp_path: Path, encodes_once: bool) -> None:
-    report = examine(make_bundle(tmp_path, encodes_once=encodes_once))
+@pytest.mark.parametrize(
+    "pipeline",
+    [{}, {"encodes_once": True}, {"local_network": True}],
+    ids=["one_graph", "two_graphs", "two_networks"],
+)
+def test_bundle_that_runs(tmp_path: Path, pipeline: dict[str, bool]) -> None:
+    report = examine(make_bundle(tmp_path, **pipeline))
 
     assert report.usable
     assert finding(report, "bundle").text == "'fake', 1 artefact(s) unaltered"
     assert finding(report, "onnxruntime fp32 on cpu").status == "ok"
     assert "a click at 64 x 64 takes" in finding(report, "onnxruntime fp32 on cpu").text
+
+
+def test_ok_says_what_does_pixel_diffusion(tmp_path: Path) -> None:
+    text = finding(examine(make_bundle(tmp_path, pixel_diffusion=DIFFUSION)), "onnxruntime fp32 on cpu").text
+
+    assert ", Pixel Diffusion: graph (pixel_diffusion: expected the options of the native library" in text
 
 
 def test_device_that_is_missing_is_a_note_while_another_serves(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sessions import make_image, paste_reference, resize_reference
+from sessions import make_image, paste_reference, probability_reference, resize_reference
 
 from clickmask import encode
 from clickmask.clicks import Click
@@ -107,8 +107,7 @@ def test_pasted_probability_equals_the_definition(size, fit, coordinates) -> Non
     logits = np.random.default_rng(0).normal(0, 5, (height, width)).astype(np.float32)
     pasted = encode.paste_probability(logits, view, (view.box.x1, view.box.y1))[view.box.slices]
     assert pasted.dtype == np.float32
-    expected = 1 / (1 + np.exp(-paste_reference(logits, size, coordinates)))
-    np.testing.assert_allclose(pasted, expected, atol=1e-5)
+    np.testing.assert_allclose(pasted, probability_reference(logits, size, coordinates), atol=1e-5)
 
 
 @pytest.mark.parametrize("coordinates", COORDINATES)
@@ -118,10 +117,10 @@ def test_mask_and_probability_are_painted_in_bands_without_a_seam(monkeypatch, c
     monkeypatch.setattr(encode, "_BAND_PIXELS", 700)  # seven rows
     mask = encode.paste_mask(logits, view, (120, 100), 0.3)
     probability = encode.paste_probability(logits, view, (120, 100))
-    reference = paste_reference(logits, (100, 90), coordinates)
-    np.testing.assert_allclose(probability[6:96, 5:105], 1 / (1 + np.exp(-reference)), atol=1e-5)
-    sure = abs(reference - math.log(0.3 / 0.7)) > 1e-4
-    np.testing.assert_array_equal(mask[6:96, 5:105][sure], (reference > math.log(0.3 / 0.7))[sure])
+    reference = probability_reference(logits, (100, 90), coordinates)
+    np.testing.assert_allclose(probability[6:96, 5:105], reference, atol=1e-5)
+    sure = abs(reference - 0.3) > 1e-4
+    np.testing.assert_array_equal(mask[6:96, 5:105][sure], (reference > 0.3)[sure])
     outside = np.ones((100, 120), bool)
     outside[6:96, 5:105] = False
     assert not mask[outside].any()
@@ -134,6 +133,17 @@ def test_a_pixel_on_the_threshold_is_background() -> None:
     view = View(Box(0, 0, 4, 4), 64)
     assert not encode.paste_mask(np.zeros((64, 64), np.float32), view, (4, 4), 0.5).any()
     assert encode.paste_mask(np.full((64, 64), 1e-6, np.float32), view, (4, 4), 0.5).all()
+
+
+def test_public_coordinates_interpolate_probabilities_not_logits() -> None:
+    """Halfway between logits 8 and -1 the probabilities' mean is above 0.6 and the logits' above 0.97."""
+    logits = np.array([[8, -1], [8, -1]], np.float32)
+    for coordinates, expected in (("public", 0.634303), ("half_pixel", 0.970688)):
+        view = View(Box(0, 0, 3, 3), 2, "squash", coordinates)
+        assert encode.paste_probability(logits, view, (3, 3))[1, 1] == pytest.approx(expected, abs=1e-5)
+    strict = View(Box(0, 0, 3, 3), 2, "squash", "public")
+    assert not encode.paste_mask(logits, strict, (3, 3), 0.7)[1, 1]
+    assert encode.paste_mask(logits, strict, (3, 3), 0.6)[1, 1]
 
 
 def test_previous_tensor_pads_with_zero() -> None:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bundles import DIFFUSION
 
 from clickmask.backends.fake import fake_manifest
 from clickmask.crop import CropPolicy
 from clickmask.errors import BundleError
-from clickmask.manifest import ArtefactFile, Manifest, PixelDiffusionSpec
+from clickmask.manifest import ArtefactFile, Checkpoint, Manifest, PixelDiffusionSpec
+from clickmask.native_diffusion import DiffusionOptions
 
 
 def document(**options: Any) -> Any:
@@ -49,7 +51,7 @@ def test_every_key_arrives() -> None:
     assert manifest.name == "lamp"
     assert manifest.input.sizes == (64, 128)
     assert manifest.input.pad == (0.5, 0.5, 0.5)
-    assert manifest.crop == CropPolicy("none", 1, 1.4, 32, 0.0, 0.5)
+    assert manifest.crop == CropPolicy("none", 1, 1.4, 1.0, 32, 0.0, 0.5)
     assert manifest.graphs["network"].inputs[0].shape == ("B", 3, "S", "S")
     assert manifest.artefacts[0].files["network"] == ArtefactFile("network.onnx", "0" * 64, 1)
     assert manifest.artefacts[0].parity["synthetic"].iou == 1.0
@@ -57,15 +59,30 @@ def test_every_key_arrives() -> None:
     assert not manifest.encodes_once
 
 
-@pytest.mark.parametrize("encodes_once", [False, True], ids=["one_graph", "two_graphs"])
-def test_what_is_written_reads_back_the_same(encodes_once: bool) -> None:
-    manifest = fake_manifest(encodes_once=encodes_once, flip_averaging=True)
+@pytest.mark.parametrize(
+    "pipeline",
+    [{}, {"encodes_once": True}, {"local_network": True}, {"pixel_diffusion": DIFFUSION}],
+    ids=["one_graph", "two_graphs", "two_networks", "pixel_diffusion"],
+)
+def test_what_is_written_reads_back_the_same(pipeline: dict[str, Any]) -> None:
+    manifest = fake_manifest(**pipeline, flip_averaging=True)
 
     assert Manifest.from_json(manifest.to_json()) == manifest
 
 
+def test_two_networks() -> None:
+    manifest = read(document(local_network=True, crop={"small_object_expansion": 2.5}))
+
+    assert manifest.has_local_network
+    assert not manifest.encodes_once
+    assert manifest.source.local == Checkpoint("fake_local.safetensors", "0" * 64)
+    assert manifest.graphs["local_network"] == manifest.graphs["network"]
+    assert set(manifest.artefacts[0].files) == {"network", "local_network"}
+    assert manifest.crop == CropPolicy("global_to_local", 1, 1.4, 2.5, 32, 0.0, 0.5)
+
+
 def test_pixel_diffusion_with_and_without_options() -> None:
-    plain = PixelDiffusionSpec("graph", 10, (1, 2, 4, 8), 0.01, 1e-5, "std")
+    plain = PixelDiffusionSpec(10, (1, 2, 4, 8), 0.01, 1e-5, "std")
     more = dataclasses.replace(plain, options={"guide": "rgb", "steps": 2, "rate": 0.5, "on": True})
 
     for spec in (plain, more):
@@ -131,10 +148,19 @@ def _worked_examples() -> list[Any]:
 def test_worked_examples_of_the_document_are_valid() -> None:
     whole, two_graphs = _worked_examples()
     file = whole["artefacts"][0]["files"]["network"]
-    artefacts = [{**whole["artefacts"][0], "files": {"encoder": file, "decoder": {**file, "path": "d.onnx"}}}]
+    graphs = {**two_graphs, "pixel_diffusion": whole["graphs"]["pixel_diffusion"]}
+    files = {graph: {**file, "path": f"{graph}.onnx"} for graph in graphs}
 
     assert read(whole).artefacts[0].opset == 18
-    assert read({**whole, "graphs": two_graphs, "artefacts": artefacts}).encodes_once
+    artefacts = [{**whole["artefacts"][0], "files": files}]
+    assert read({**whole, "graphs": graphs, "artefacts": artefacts}).encodes_once
+
+
+def test_worked_example_states_what_the_kernel_needs() -> None:
+    spec = read(_worked_examples()[0]).pixel_diffusion
+
+    assert spec is not None
+    assert DiffusionOptions.from_spec(spec).problem() is None
 
 
 # What is refused: each place, what was expected, what came
@@ -176,17 +202,26 @@ FILES = "artefacts[0].files.network"
         ("input.max_clicks", 0, r"\$\.input\.max_clicks: expected an integer from 1 to 1024, got 0"),
         ("input.max_clicks", 1025, r"\$\.input\.max_clicks: expected an integer from 1 to 1024"),
         ("click_maps.radius", 0, r"\$\.click_maps\.radius: expected a number between 0 and 2048, got 0"),
-        ("crop.kind", "zoom", r"\$\.crop\.kind: expected one of 'paper', 'fbrs', 'none', got 'zoom'"),
+        (
+            "crop.kind",
+            "zoom",
+            r"\$\.crop\.kind: expected one of 'paper', 'fbrs', 'global_to_local', 'none', got 'zoom'",
+        ),
         ("crop.start_click", 0, r"\$\.crop\.start_click: expected an integer from 1"),
         ("crop.expansion", 0.9, r"\$\.crop\.expansion: expected a number from 1"),
         ("crop.min_size", 0, r"\$\.crop\.min_size: expected an integer from 1"),
         ("crop.min_fraction", 1.1, r"\$\.crop\.min_fraction: expected a number from 0 to 1"),
+        (
+            "crop.small_object_expansion",
+            0.5,
+            r"\$\.crop\.small_object_expansion: expected a number from 1 to 100",
+        ),
         ("crop.hysteresis_iou", -0.1, r"\$\.crop\.hysteresis_iou: expected a number from 0 to 1"),
         ("flip_averaging", "yes", r"\$\.flip_averaging: expected true or false"),
         ("threshold", 0, r"\$\.threshold: expected a number between 0 and 1, got 0"),
         ("threshold", 1, r"\$\.threshold: expected a number between 0 and 1, got 1"),
         ("threshold", True, r"\$\.threshold: expected a number between 0 and 1, got True"),
-        ("pixel_diffusion", {}, r"\$\.pixel_diffusion: expected the key 'place'"),
+        ("pixel_diffusion", {}, r"\$\.pixel_diffusion: expected the key 'iterations'"),
         ("artefacts", [], r"\$\.artefacts: expected an array of 1 to 64 items, got 0 items"),
         ("artefacts", {}, r"\$\.artefacts: expected an array"),
         ("artefacts[0].backend", "openvino", r"\$\.artefacts\[0\]\.backend: expected one of 'onnxruntime'"),
@@ -281,6 +316,46 @@ def test_start_click_beyond_the_most_clicks() -> None:
         )
 
 
+@pytest.mark.parametrize(
+    "pipeline", [{}, {"encodes_once": True}, {"local_network": True}], ids=["network", "two_graphs", "two"]
+)
+def test_settings_and_graph_of_pixel_diffusion_come_together(pipeline: dict[str, Any]) -> None:
+    with_it = document(**pipeline, pixel_diffusion=DIFFUSION)
+    without = document(**pipeline)
+
+    with pytest.raises(BundleError, match=r"\$\.pixel_diffusion: expected the settings of the graph 'pixel_"):
+        read(with_it | {"pixel_diffusion": None})
+    with pytest.raises(
+        BundleError, match=r"\$\.pixel_diffusion: expected null without the graph 'pixel_diff"
+    ):
+        read(without | {"pixel_diffusion": DIFFUSION})
+
+
+def test_pixel_diffusion_alone_is_no_pipeline() -> None:
+    changed = document(pixel_diffusion=DIFFUSION)
+    del changed["graphs"]["network"]
+
+    with pytest.raises(
+        BundleError, match=r"\$\.graphs: expected the graphs .*perhaps with 'pixel_diffusion'"
+    ):
+        read(changed)
+
+
+@pytest.mark.parametrize(
+    ("side", "tensor", "message"),
+    [
+        ("inputs", 0, r"inputs: expected the tensors \['clicks', 'image', 'logits'\], got"),
+        ("inputs", 2, r"inputs: expected the tensors \['clicks', 'image', 'logits'\], got"),
+        ("outputs", 0, r"outputs: expected the tensors \['diffused_logits'\], got \['other'\]"),
+    ],
+)
+def test_tensors_of_pixel_diffusion(side: str, tensor: int, message: str) -> None:
+    path = f"graphs.pixel_diffusion.{side}[{tensor}].name"
+
+    with pytest.raises(BundleError, match=rf"\$\.graphs\.pixel_diffusion\.{message}"):
+        read(with_value(path, "other", pixel_diffusion=DIFFUSION))
+
+
 def test_tensorrt_runs_on_cuda_only() -> None:
     changed = document()
     changed["artefacts"][0] |= {"backend": "tensorrt", "opset": None}
@@ -300,14 +375,49 @@ def test_artefact_without_a_file_for_a_graph(encodes_once: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("source.local", None, r"\$\.source\.local: expected the checkpoint of the graph 'local_network'"),
+        ("source.local.sha256", "F" * 64, r"\$\.source\.local\.sha256: expected a sha256"),
+        ("source.local.local", None, r"\$\.source\.local: expected only the keys"),
+        ("crop.kind", "paper", r"\$\.crop\.kind: expected 'global_to_local' with a graph 'local_network'"),
+        (
+            "graphs.local_network.outputs[0].shape",
+            ["B", 1, "S/4", "S/4"],
+            r"\$\.graphs\.local_network\.outputs",
+        ),
+    ],
+)
+def test_second_network_that_does_not_fit(path: str, value: Any, message: str) -> None:
+    with pytest.raises(BundleError, match=message):
+        read(with_value(path, value, local_network=True))
+
+
+def test_checkpoint_of_a_second_network_that_is_not_there() -> None:
+    local = {"checkpoint": "b.pth", "sha256": "0" * 64}
+
+    with pytest.raises(BundleError, match=r"\$\.source\.local: expected null without a 'local_network'"):
+        read(with_value("source.local", local))
+
+
+@pytest.mark.parametrize(
     "names",
-    [[], ["encoder"], ["decoder"], ["network", "encoder"], ["network", "encoder", "decoder"], ["main"]],
+    [
+        [],
+        ["encoder"],
+        ["decoder"],
+        ["network", "encoder"],
+        ["network", "encoder", "decoder"],
+        ["local_network"],
+        ["encoder", "decoder", "local_network"],
+        ["main"],
+    ],
 )
 def test_graph_set_that_is_no_pipeline(names: list[str]) -> None:
     changed = document()
     changed["graphs"] = {name: changed["graphs"]["network"] for name in names}
 
-    with pytest.raises(BundleError, match=r"\$\.graphs: expected the graphs \{'network'\} or"):
+    with pytest.raises(BundleError, match=r"\$\.graphs: expected the graphs \{'network'\}, "):
         read(changed)
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sessions import make_image, make_segmenter
 
 from clickmask.clicks import Click
+from clickmask.crop import CropPolicy
 from clickmask.errors import BackendError, InvalidInputError, SessionStateError
 from clickmask.segmenter import Segmenter
 from clickmask.session import Session
@@ -41,7 +42,14 @@ def assert_same(a: Session, b: Session) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"crop_policy": "paper", "size": 96}, {"coordinates": "public", "crop_policy": "none"}]
+    "options",
+    [
+        {},
+        {"crop_policy": "paper", "size": 96},
+        {"coordinates": "public", "crop_policy": "none"},
+        {"crop_policy": "global_to_local"},
+        {"crop_policy": CropPolicy("global_to_local", small_object_expansion=2.5, min_size=7)},
+    ],
 )
 def test_replay_is_bit_identical_in_a_fresh_segmenter(options) -> None:
     session = annotated(**options)
@@ -200,6 +208,12 @@ def changed(path: str, value: object) -> str:
         ("options.coordinates", "corner", "options.coordinates"),
         ("options.crop.kind", "zoom", "options.crop.kind: expected one of"),
         ("options.crop.expansion", 0.5, "options.crop.expansion: expected a number"),
+        (
+            "options.crop.small_object_expansion",
+            ...,
+            "options.crop: expected the key 'small_object_expansion'",
+        ),
+        ("options.crop.small_object_expansion", 0, "options.crop.small_object_expansion: expected a number"),
         ("options.crop.start_click", 2.0, "options.crop.start_click: expected an integer"),
         ("options.crop.extra", 1, "options.crop: expected only the keys"),
         ("initial_mask", "x", "initial_mask: expected an object"),

@@ -7,7 +7,15 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from sessions import CROP, RecordingBackend, everything, make_image, make_segmenter, new_session
+from sessions import (
+    CROP,
+    GLOBAL_TO_LOCAL,
+    RecordingBackend,
+    everything,
+    make_image,
+    make_segmenter,
+    new_session,
+)
 
 from clickmask.clicks import Click
 from clickmask.crop import Box, CropPolicy
@@ -331,8 +339,9 @@ def test_close_ends_the_sessions_clicks_but_not_their_masks() -> None:
 @pytest.mark.parametrize("coordinates", ["half_pixel", "public"])
 @pytest.mark.parametrize("fit", ["letterbox", "squash"])
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (2, 2), (1000, 3)])
-def test_tiny_and_thin_images(size, fit, coordinates) -> None:
-    segmenter: Segmenter = make_segmenter(crop=CROP, input={"fit": fit, "coordinates": coordinates})
+@pytest.mark.parametrize("crop", [CROP, GLOBAL_TO_LOCAL])
+def test_tiny_and_thin_images(crop, size, fit, coordinates) -> None:
+    segmenter: Segmenter = make_segmenter(crop=crop, input={"fit": fit, "coordinates": coordinates})
     session = segmenter.session(make_image(*size))
     for x, y in ((0, 0), (size[0] - 1, size[1] - 1), (size[0] // 2, size[1] // 2)):
         mask = session.click(x, y)
@@ -370,9 +379,10 @@ def test_grey_rgba_and_reversed_images_are_as_good() -> None:
         assert segmenter.session(form).click(20, 20)[20, 20]
 
 
-def test_a_large_image_costs_a_session_one_byte_per_pixel_and_a_click_three() -> None:
+@pytest.mark.parametrize("crop", [CROP, GLOBAL_TO_LOCAL])
+def test_a_large_image_costs_a_session_one_byte_per_pixel_and_a_click_three(crop) -> None:
     """4000 x 4000, beyond the image: what is held afterwards (the mask), and the peak of a click."""
-    segmenter = make_segmenter(input={"sizes": [64]}, crop={**CROP, "min_size": 3000})
+    segmenter = make_segmenter(input={"sizes": [64]}, crop={**crop, "min_size": 3000})
     image = np.zeros((4000, 4000, 3), np.uint8)
     pixels = 4000 * 4000
     tracemalloc.start()

@@ -34,3 +34,11 @@ class Decoder(nn.Module):
 
     def forward(self, body: torch.Tensor, clicks: torch.Tensor, previous_mask: torch.Tensor) -> torch.Tensor:
         return self.inner(body, clicks) + 0.5 * previous_mask
+
+
+class PixelDiffusion(nn.Module):
+    """Image, clicks and logits to diffused logits (B, 1, S, S)."""
+
+    def forward(self, image: torch.Tensor, clicks: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        labels = clicks[:, :, 2].relu().sum(dim=1).reshape(-1, 1, 1, 1)
+        return 0.5 * logits + image.mean(dim=1, keepdim=True) - 0.125 * labels

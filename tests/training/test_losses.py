@@ -2,23 +2,54 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from clickmask_training.losses import auxiliary_bce, bce_dice, mean_iou
+from clickmask_models.outputs import Outputs
+from clickmask_training.config import TrainingConfig
+from clickmask_training.losses import (
+    bce,
+    cell_bce,
+    dice,
+    distillation,
+    mean_iou,
+    near_boundary,
+    normalised_focal,
+)
+from clickmask_training.objective import Extras, objective
+from clickmask_training.settings import LossSettings
 
 
-def reference_bce_dice(logits: np.ndarray, mask: np.ndarray) -> float:
-    losses = []
-    for z, m in zip(logits[:, 0], mask[:, 0], strict=True):
-        valid = m != 255
-        p = 1 / (1 + np.exp(-z[valid]))
-        t = m[valid] == 1
-        bce = -(np.log(p[t]).sum() + np.log(1 - p[~t]).sum()) / valid.sum()
-        dice = 1 - (2 * (p * t).sum() + 1) / (p.sum() + t.sum() + 1)
-        losses.append(bce + dice)
-    return float(np.mean(losses))
+def sigmoid(z: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-z))
+
+
+def cross_entropy(z: np.ndarray, target: np.ndarray) -> np.ndarray:
+    p = sigmoid(z)
+    return -(target * np.log(p) + (1 - target) * np.log(1 - p))
+
+
+def reference_bce(z: np.ndarray, mask: np.ndarray) -> float:
+    valid = mask != 255
+    return float(cross_entropy(z[valid], mask[valid] == 1).mean())
+
+
+def reference_dice(z: np.ndarray, mask: np.ndarray) -> float:
+    valid = mask != 255
+    p, t = sigmoid(z[valid]), mask[valid] == 1
+    return float(1 - (2 * (p * t).sum() + 1) / (p.sum() + t.sum() + 1))
+
+
+def reference_focal(z: np.ndarray, mask: np.ndarray) -> float:
+    """algorithms: p_t = 1 - |y - p|; w = (1 - p_t)^2, scaled to sum to N; -w log(p_t) / 2, mean."""
+    valid = mask != 255
+    right = 1 - np.abs((mask[valid] == 1) - sigmoid(z[valid]))
+    weight = (1 - right) ** 2
+    weight *= valid.sum() / weight.sum()
+    return float((-0.5 * weight * np.log(right)).mean())
 
 
 def random_case() -> tuple[np.ndarray, np.ndarray]:
@@ -26,19 +57,56 @@ def random_case() -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(0, 2, (3, 1, 8, 8)), rng.choice([0, 1, 255], (3, 1, 8, 8)).astype(np.uint8)
 
 
-def test_bce_dice_equals_its_definition() -> None:
+@pytest.mark.parametrize(
+    ("loss", "reference"),
+    [(bce, reference_bce), (dice, reference_dice), (normalised_focal, reference_focal)],
+)
+def test_losses_equal_their_definitions(loss, reference) -> None:  # type: ignore[no-untyped-def]
     logits, mask = random_case()
-    got = bce_dice(torch.from_numpy(logits), torch.from_numpy(mask))
-    assert float(got) == pytest.approx(reference_bce_dice(logits, mask), rel=1e-6)
+    got = loss(torch.from_numpy(logits), torch.from_numpy(mask))
+    assert got.shape == (3,)
+    expected = [reference(z[0], m[0]) for z, m in zip(logits, mask, strict=True)]
+    np.testing.assert_allclose(got.numpy(), expected, rtol=1e-6)
 
 
-def test_ignored_pixels_have_no_gradient() -> None:
+@pytest.mark.parametrize("loss", [bce, dice, normalised_focal])
+def test_ignored_pixels_have_no_gradient(loss) -> None:  # type: ignore[no-untyped-def]
     logits, mask = random_case()
     z = torch.from_numpy(logits).requires_grad_()
-    bce_dice(z, torch.from_numpy(mask)).backward()
+    loss(z, torch.from_numpy(mask)).sum().backward()
     assert z.grad is not None
     assert (z.grad.numpy()[mask == 255] == 0).all()
     assert (z.grad.numpy()[mask != 255] != 0).all()
+
+
+def test_the_focal_scale_carries_no_gradient_and_the_weights_do() -> None:
+    logits, mask = random_case()
+    z = torch.from_numpy(logits[:1]).requires_grad_()
+    normalised_focal(z, torch.from_numpy(mask[:1])).sum().backward()
+    assert z.grad is not None
+    valid = mask[0, 0] != 255
+    y, zs = (mask[0, 0] == 1)[valid].astype(float), logits[0, 0][valid]
+    scale = valid.sum() / ((np.abs(y - sigmoid(zs))) ** 2).sum()
+
+    def frozen(z: np.ndarray) -> float:
+        right = 1 - np.abs(y - sigmoid(z))
+        return float((-0.5 * scale * (1 - right) ** 2 * np.log(right)).mean())
+
+    for index in range(0, len(zs), 7):
+        step = np.zeros_like(zs)
+        step[index] = 1e-5
+        expected = (frozen(zs + step) - frozen(zs - step)) / 2e-5
+        assert float(z.grad.numpy()[0, 0][valid][index]) == pytest.approx(expected, rel=1e-4, abs=1e-9)
+
+
+def test_the_focal_loss_of_a_perfect_or_an_empty_sample_is_finite() -> None:
+    mask = torch.tensor([[[[1, 0]]], [[[255, 255]]]], dtype=torch.uint8)
+    logits = torch.tensor([[[[200.0, -200.0]]], [[[3.0, -3.0]]]], requires_grad=True)
+    loss = normalised_focal(logits, mask)
+    loss.sum().backward()
+    assert loss.tolist() == [0.0, 0.0]
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
 
 
 def test_the_auxiliary_target_is_the_share_of_object_in_a_cell() -> None:
@@ -50,7 +118,44 @@ def test_the_auxiliary_target_is_the_share_of_object_in_a_cell() -> None:
     p = torch.sigmoid(z)[0, 0]
     expected = -(torch.log(p[0, 0]) + 0.25 * torch.log(p[0, 1]) + 0.75 * torch.log(1 - p[0, 1]))
     expected = (expected - torch.log(1 - p[1, 0])) / 3
-    assert float(auxiliary_bce(z, mask)) == pytest.approx(float(expected), rel=1e-6)
+    assert float(cell_bce(z, mask)) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_distillation_is_least_at_the_teachers_logits() -> None:
+    logits, mask = random_case()
+    z, m = torch.from_numpy(logits), torch.from_numpy(mask)
+    valid = mask[0] != 255
+    got = distillation(z, 2 * z, m, 2.0)[0]
+    p, q = sigmoid(logits[0][valid]), sigmoid(logits[0][valid] / 2)
+    assert float(got) == pytest.approx(float(-(p * np.log(q) + (1 - p) * np.log(1 - q)).mean()), rel=1e-6)
+    assert (distillation(z, z, m, 1.0) < distillation(z + 0.3, z, m, 1.0)).all()
+
+
+def test_near_the_boundary_is_a_band_on_both_sides() -> None:
+    mask = torch.zeros(1, 1, 9, 9, dtype=torch.uint8)
+    mask[..., :, 4:] = 1
+    band = near_boundary(mask, 2)[0, 0]
+    assert band[0].tolist() == [0, 0, 1, 1, 1, 1, 0, 0, 0]
+    assert near_boundary(torch.ones_like(mask), 2).sum() == 0
+
+
+def test_the_objective_is_the_weighted_sum_that_was_configured() -> None:
+    logits, mask = random_case()
+    z, m = torch.from_numpy(logits).float(), torch.from_numpy(mask)
+    auxiliary = torch.from_numpy(logits[..., ::2, ::2].copy()).float()
+    settings = LossSettings(bce=0.5, dice=0.25, nfl=2.0, auxiliary="nfl", distillation=0.75)
+    config = TrainingConfig(mixture={"a": 1}, steps=1, loss=settings, auxiliary_weight=0.4)
+    extras = Extras(torch.zeros(3, 1, 3), None, -z, align_corners=True)
+    got = objective(Outputs(z, auxiliary), m, extras, config)
+    full = torch.nn.functional.interpolate(auxiliary, size=(8, 8), mode="bilinear", align_corners=True)
+    expected = 0.5 * bce(z, m) + 0.25 * dice(z, m) + 2 * normalised_focal(z, m)
+    expected = expected + 0.4 * normalised_focal(full, m) + 0.75 * distillation(z, -z, m, 1.0)
+    assert float(got) == pytest.approx(float(expected.mean()), rel=1e-6)
+
+    weighed = replace(config, loss=LossSettings(dice=0.0, boundary=3.0, boundary_width=1), auxiliary_weight=0)
+    band = 1 + 3 * near_boundary(m, 1)
+    got = objective(Outputs(z, auxiliary), m, Extras(extras.clicks), weighed)
+    assert float(got) == pytest.approx(float(bce(z, m, band).mean()), rel=1e-6)
 
 
 def test_mean_iou_counts_valid_pixels_only() -> None:

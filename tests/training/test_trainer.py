@@ -17,14 +17,16 @@ from torch import nn
 
 from clickmask_models.checkpoints import load_checkpoint, save_checkpoint
 from clickmask_models.encode_once import EncodeOnceCDNet
+from clickmask_training import passes
 from clickmask_training import trainer as trainer_module
 from clickmask_training.__main__ import main
 from clickmask_training.config import TrainingConfig
 from clickmask_training.data import TrainingData
 from clickmask_training.held_out import held_out_batches, held_out_iou
+from clickmask_training.optimization import learning_rate_factor
 from clickmask_training.precision import float32_depthwise
-from clickmask_training.samples import Batch, make_batch
-from clickmask_training.trainer import Trainer, learning_rate_factor
+from clickmask_training.samples import make_batch
+from clickmask_training.trainer import Trainer
 
 
 @pytest.fixture
@@ -56,7 +58,7 @@ def test_it_fits_one_batch(data: TrainingData, config: TrainingConfig, tmp_path:
     batch = make_batch(data, config, 0)
     losses, ious = zip(*(run.train_step(batch) for _ in range(30)), strict=True)
     assert losses[-1] < 0.5 * losses[0]
-    assert ious[-1] > 0.95
+    assert ious[-1] > 0.9
 
 
 def test_a_resumed_run_takes_the_same_steps(
@@ -93,17 +95,17 @@ def test_the_configuration_wins_over_the_saved_one(
     run = trainer(config, tmp_path / "run")
     run.train_step(make_batch(data, config, 0))
     run.save()
-    edited = replace(config, learning_rate=3e-3, backbone_rate=5e-5, weight_decay=0.02, steps=20)
+    edited = replace(
+        config, learning_rate=3e-3, backbone_rate=5e-5, weight_decay=0.02, optimizer="adam", steps=20
+    )
     resumed = trainer(edited, tmp_path / "run")
     assert resumed.resume()
     fresh = trainer(edited, tmp_path / "fresh")
-    for key in ("peak", "weight_decay"):
-        got = [group[key] for group in resumed.optimizer.param_groups]
-        assert got == [group[key] for group in fresh.optimizer.param_groups]
+    assert resumed.optimizer.state_dict()["param_groups"] == fresh.optimizer.state_dict()["param_groups"]
     printed = capsys.readouterr().out
     assert "steps: 30 -> 20" in printed
     assert "learning_rate: 0.001 -> 0.003" in printed
-    assert printed.count("changed") == 4
+    assert printed.count("changed") == 5
 
 
 def test_a_state_of_the_first_version_resumes(
@@ -185,7 +187,8 @@ def test_a_fed_back_mask_is_zero_in_the_padding(
     inside = batch.inside.clone()
     inside[..., 40:] = False
     batch = batch._replace(inside=inside, rounds=torch.ones_like(batch.rounds))
-    _, previous = run._correct(run.network.encode(batch.image), batch, np.random.default_rng(0))
+    features = passes.encode(run.network, batch.image)
+    _, previous = passes.correct(run.network, features, batch, config.clicks, np.random.default_rng(0))
     assert (previous[..., 40:] == 0).all()
     assert (previous[..., :40] > 0).any()
 
@@ -195,13 +198,14 @@ def test_processes_click_differently(
 ) -> None:
     drawn = []
 
-    def correct(_: object, batch: Batch, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    def correct(*inputs: object) -> tuple[torch.Tensor, torch.Tensor]:
+        batch, rng = inputs[2], inputs[4]
         drawn.append(rng.random())
         return batch.clicks, batch.previous_mask
 
+    monkeypatch.setattr(passes, "correct", correct)
     for rank in (0, 1):
         run = trainer(config, tmp_path / "run")
-        monkeypatch.setattr(run, "_correct", correct)
         monkeypatch.setattr(trainer_module, "rank_and_world", lambda rank=rank: (rank, 2))
         run.train_step(make_batch(data, config, 0))
     assert drawn[0] != drawn[1]
@@ -235,9 +239,23 @@ def test_a_new_run_needs_weights_to_start_from(
     assert "--backbone and --checkpoint are ignored" in printed
 
 
-def test_no_steps_are_refused(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_does_not_fit_together_is_refused(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "start.safetensors"
+    save_checkpoint(path, EncodeOnceCDNet())
+    assert main([*command, f"--checkpoint={path}", "--network=official"]) == 1
+    assert "expected --checkpoint to hold a CDNet network" in capsys.readouterr().err
+    assert main([*command, f"--checkpoint={path}", f"--teacher={path}"]) == 1
+    assert "expected loss.distillation above 0" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_steps_or_threads_are_refused(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "--steps=0"]) == 1
     assert "steps: expected a positive number" in capsys.readouterr().err
+    assert main([*command, "--threads=0"]) == 1
+    assert "--threads: expected a positive number" in capsys.readouterr().err
 
 
 def test_the_averaged_weights_are_saved_as_a_checkpoint(
@@ -266,6 +284,8 @@ def test_learning_rate_rises_then_falls_to_zero() -> None:
     assert learning_rate_factor(99, config) == pytest.approx(1.0)
     assert learning_rate_factor(550, config) == pytest.approx(0.5)
     assert learning_rate_factor(1000, config) == pytest.approx(0.0)
+    assert learning_rate_factor(0, replace(config, warmup=0)) == 1
+    assert learning_rate_factor(999, replace(config, schedule="constant")) == 1
 
 
 @pytest.mark.parametrize("options", [{"stride": 2}, {"dilation": 2, "padding": 2}, {"kernel_size": 5}])
@@ -282,20 +302,22 @@ def test_float32_depthwise_equals_the_plain_convolution(options: dict[str, int])
     torch.testing.assert_close(got, expected.bfloat16(), rtol=0, atol=0)
 
 
-def test_two_processes_share_gradients_statistics_and_counts(tmp_path: Path) -> None:
+def test_two_processes_share_gradients_statistics_and_counts(command: list[str], tmp_path: Path) -> None:
+    command = [*command, "--from-scratch", "--steps=2"]
     script = tmp_path / "process.py"
     script.write_text(
         "import torch, torch.distributed as dist\n"
         "from torch import nn\n"
         "from clickmask_training.distributed import (\n"
-        "    average_gradients, broadcast_buffers, join, rank_and_world, total\n"
+        "    average_gradients, broadcast_buffers, leave, rank_and_world, total\n"
         ")\n"
-        "join()\n"
+        "from clickmask_training.__main__ import main\n"
+        f"assert main({command!r}) == 0\n"
         "rank, world = rank_and_world()\n"
         "layer, frozen = nn.Linear(3, 2), nn.Linear(3, 2)\n"
         "for index, parameter in enumerate(layer.parameters()):\n"
         "    parameter.grad = torch.full_like(parameter, 10.0 * index + rank)\n"
-        "average_gradients(nn.ModuleList([layer, frozen]))\n"
+        "average_gradients([layer, frozen])\n"
         "norm = nn.BatchNorm2d(2)\n"
         "norm.running_mean += 3 + rank\n"
         "norm.num_batches_tracked += 7 + rank\n"
@@ -303,13 +325,19 @@ def test_two_processes_share_gradients_statistics_and_counts(tmp_path: Path) -> 
         "statistics = [float(norm.running_mean[1]), int(norm.num_batches_tracked)]\n"
         "gradients = [float(p.grad.mean()) for p in layer.parameters()]\n"
         "print(f'{gradients} {statistics} {total(5 + rank)} {world}\\n', end='', flush=True)\n"
+        "leave()\n"
     )
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    printed = subprocess.run(
-        [sys.executable, *command],
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [sys.executable, *launcher, str(script)],
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    ).stdout
-    assert printed.splitlines() == ["[0.5, 10.5] [3.0, 7] 11 2"] * 2
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines.count("[0.5, 10.5] [3.0, 7] 11 2") == 2
+    # The run itself speaks once: what it reads, and its last step, which both processes took.
+    assert [text.split()[0] for text in lines if "[" not in text] == ["6", "step"]
+    assert [row["samples"] for row in log_of(tmp_path / "run")] == ["8"]

@@ -1,4 +1,4 @@
-"""``python -m clickmask_training``: trains a network, or continues a run."""
+"""``python -m clickmask_training``: trains a network on images with masks, or continues a run."""
 
 from __future__ import annotations
 
@@ -10,65 +10,128 @@ from pathlib import Path
 import torch
 
 from clickmask.errors import ClickmaskError
-from clickmask_models.checkpoints import CheckpointError, load_backbone, load_checkpoint
-from clickmask_models.encode_once import EncodeOnceCDNet
-from clickmask_training.config import ConfigError, read_config
+from clickmask_models.checkpoints import CheckpointError
+from clickmask_models.public_checkpoints import open_checkpoint
+from clickmask_training.checks import ConfigError, number
+from clickmask_training.config import TrainingConfig, read_config
 from clickmask_training.data import TrainingData
-from clickmask_training.distributed import join
-from clickmask_training.trainer import STATE_NAME, WEIGHTS_NAME, Trainer
+from clickmask_training.distributed import join, leave, rank_and_world
+from clickmask_training.precision import choose_device
+from clickmask_training.run_folder import STATE_NAME
+from clickmask_training.starting import starting_network
+from clickmask_training.trainer import Trainer
+
+_DESCRIPTION = """\
+Trains a network on images with masks, simulating the clicks of a person.
+
+A run lives in one folder (--output). Start the same command again to continue it where it was saved; it is
+saved every three minutes and at the end. The folder then holds
+  averaged.safetensors  the weights to use: build an engine from them with export/build_engine.py
+  log.csv               loss and quality over time
+  preview.png           the newest samples: truth, previous mask, prediction with the clicks
+  state.pt              what is needed to continue
+"""
+_EPILOG = """\
+examples:
+  # go on from the shipped network, on your images: DATA/mine/images, DATA/mine/masks
+  python -m clickmask_training --config mine.toml --data DATA --checkpoint engines/default.safetensors \\
+      --output runs/mine
+  # the CDNet paper's recipe on SBD, on two graphics cards
+  torchrun --nproc-per-node 2 -m clickmask_training --config training/configs/cdnet_paper.toml --data DATA \\
+      --backbone resnet50.pth --output runs/cdnet --device cuda --workers 8
+docs/training.md explains the configuration and which data folders are read.
+"""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m clickmask_training", description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, help="TOML file, see training/configs")
-    parser.add_argument("--data", type=Path, required=True, help="folder that holds the data-set folders")
-    parser.add_argument(
-        "--output", type=Path, required=True, help="run folder; a run found there is continued"
-    )
-    start = parser.add_mutually_exclusive_group()
-    start.add_argument("--backbone", type=Path, help="MobileNetV2 weights (.safetensors) to start from")
-    start.add_argument("--checkpoint", type=Path, help="clickmask checkpoint (.safetensors) to start from")
-    parser.add_argument("--steps", type=int, help="overrides the configuration's number of steps")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
+    """The command; returns its exit status."""
+    options = _parser().parse_args(arguments)
     torch.set_flush_denormal(True)  # Gaussian tails and vanishing gradients would take slow paths
     try:
-        config = read_config(options.config)
-        if options.steps is not None:
-            config = replace(config, steps=options.steps)
-        torch.manual_seed(config.seed)
-        join()
-        trainer = Trainer(_network(options), config, options.output)
-        if trainer.resume():
-            print(f"continuing {options.output} at step {trainer.step}")
-            if options.backbone or options.checkpoint:
-                print("the run found there has its own weights: --backbone and --checkpoint are ignored")
-        data = TrainingData(options.data, config.mixture)
-        held_out = TrainingData(options.data, config.mixture, held_out=True)
-        print(f"{len(data)} masks in memory, {len(held_out)} held out")
-        trainer.run(data, held_out)
+        number("--threads", options.threads, "a positive number", 1, whole=True)
+        number("--workers", options.workers, "a number of at least 0", 0, whole=True)
+        torch.set_num_threads(options.threads)
+        _train(options)
     except (ClickmaskError, CheckpointError, ConfigError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _network(options: argparse.Namespace) -> EncodeOnceCDNet:
-    """The network to start from; of a run found in the output folder, the architecture of its weights."""
+def _train(options: argparse.Namespace) -> None:
+    config = _config(options)
+    device = choose_device(options.device)
+    torch.manual_seed(config.seed)
+    join(device)
+    say = print if rank_and_world()[0] == 0 else _silent
     continued = (options.output / STATE_NAME).exists()
-    if options.backbone and not continued:
-        network = EncodeOnceCDNet()
-        load_backbone(options.backbone, network)
-        return network
-    checkpoint = options.output / WEIGHTS_NAME if continued else options.checkpoint
-    if checkpoint is None:
-        raise ConfigError("a new run needs --backbone FILE or --checkpoint FILE")
-    network = load_checkpoint(checkpoint)
-    if not isinstance(network, EncodeOnceCDNet):
-        raise ConfigError(f"expected an encode-once checkpoint, got {type(network).__name__}")
-    return network
+    network = starting_network(
+        config,
+        options.output,
+        backbone=options.backbone,
+        checkpoint=options.checkpoint,
+        blank=options.from_scratch,
+    )
+    teacher = open_checkpoint(options.teacher).network if options.teacher else None
+    trainer = Trainer(network, config, options.output, device, teacher)
+    if continued and trainer.resume():
+        say(f"continuing {options.output} at step {trainer.step}")
+        if options.backbone or options.checkpoint:
+            say("the run found there has its own weights: --backbone and --checkpoint are ignored")
+    data = TrainingData(options.data, config.mixture, config.data)
+    held_out = TrainingData(options.data, config.mixture, config.data, held_out=True)
+    say(f"{len(data)} masks to train on, {len(held_out)} held out; {config.network} on {device}")
+    trainer.run(data, held_out, options.workers)
+
+
+def _config(options: argparse.Namespace) -> TrainingConfig:
+    config = read_config(options.config)
+    given = {name: getattr(options, name) for name in ("steps", "network", "seed")}
+    return replace(config, **{name: value for name, value in given.items() if value is not None})
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m clickmask_training",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--config", type=Path, required=True, help="what to train and how: a TOML file, see training/configs")
+    add(
+        "--data", type=Path, required=True, help="folder that holds the data-set folders of the configuration"
+    )
+    add("--output", type=Path, required=True, help="run folder; a run found there is continued")
+    start = parser.add_argument_group(
+        "what a new run starts from (one of these)"
+    ).add_mutually_exclusive_group()
+    start.add_argument("--checkpoint", type=Path, help="a trained network to go on from")
+    start.add_argument("--backbone", type=Path, help="classification weights of the backbone")
+    start.add_argument("--from-scratch", action="store_true", help="random weights")
+    machine = parser.add_argument_group("the machine")
+    machine.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:N, or auto")
+    machine.add_argument("--threads", type=int, default=1, help="CPU threads of torch (default 1)")
+    machine.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        help="processes that make samples (default 0: a thread); 4-16 for CUDA",
+    )
+    change = parser.add_argument_group("changes to the configuration")
+    change.add_argument("--steps", type=int, help="number of steps in all")
+    change.add_argument("--network", help="preset, such as ritm_hrnet18")
+    change.add_argument("--seed", type=int, help="seed of data order and clicks")
+    change.add_argument("--teacher", type=Path, help="checkpoint to learn from too, see loss.distillation")
+    return parser
+
+
+def _silent(*_: object) -> None:
+    """Takes the place of print in all processes but the first."""
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    if status == 0:  # after an error the others may never come
+        leave()
+    sys.exit(status)

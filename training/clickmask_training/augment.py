@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from clickmask.crop import Box, View
-from clickmask.evaluation.datasets import IGNORED
+from clickmask.evaluation.truths import IGNORED
+from clickmask_models.presets import Crop as CropRule
+from clickmask_training.settings import ColourSettings, ViewSettings
+from clickmask_training.views import Placement, choose_placement
 
-PAD = 0.5  # of the image in [0, 1]: the networks' mean colour, what a bundle pads with
-_TURNED = 0.3  # share of the crops that are slightly rotated
-_BLANKED = 0.7  # share of the zoomed crops that end where their box does, as the run time's always do
-
-
-class Placement(NamedTuple):
-    """Where a crop looks.
-
-    Attributes:
-        left, top: image coordinates (pixel edges) of the crop's top left corner.
-        scale: crop pixels per image pixel, horizontally and vertically.
-        shown: (width, height) of the crop that may show the photo; padding lies right of it and below.
-        angle: radians by which the photo is turned about that corner.
-    """
-
-    left: float
-    top: float
-    scale: tuple[float, float]
-    shown: tuple[int, int]
-    angle: float = 0.0
+_NOWHERE = 254  # no value of a mask: marks what lies outside the photo
 
 
 class Crop(NamedTuple):
-    """``image`` (S, S, 3) uint8, ``mask`` (S, S) uint8 of 0, 1, 255, ``inside`` (S, S) bool.
+    """``image`` (h, w, 3) uint8, ``mask`` (h, w) uint8 of 0, 1, 2, 255, ``inside`` (h, w) bool.
 
-    Outside, the mask is 255 and the image has no meaning: in [0, 1] it is to be ``PAD``.
+    Outside, the mask is 255 and the image has no meaning: in [0, 1] it is to be the padding's colour.
     """
 
     image: NDArray[np.uint8]
@@ -46,89 +28,106 @@ class Crop(NamedTuple):
 
 
 def training_crop(
-    image: NDArray[np.uint8], mask: NDArray[np.uint8], size: int, rng: np.random.Generator
+    image: NDArray[np.uint8],
+    mask: NDArray[np.uint8],
+    shape: tuple[int, int],
+    view: ViewSettings,
+    colour: ColourSettings,
+    rule: CropRule,
+    rng: np.random.Generator,
 ) -> Crop:
-    """A random view of the object, as the run time's crops show it, half of them zoomed in.
+    """A random view of an object in random colours.
 
     Args:
         image: (H, W, 3) uint8.
-        mask: (H, W) uint8 of 0, 1, 255.
-        size: side S of the square crop.
+        mask: (H, W) uint8 of 0, 1, 2, 255.
+        shape: (height, width) of the crop.
+        view: which views.
+        colour: which colours.
+        rule: the run time's crop policy.
         rng: source of every choice.
     """
-    if rng.random() < 0.5:  # before the view is chosen: padding lies right and below at run time
+    if rng.random() < view.flip:  # before the view is chosen: padding lies right and below at run time
         image, mask = cv2.flip(image, 1), cv2.flip(mask, 1)
-    placement = _zoomed_view(mask, size, rng) if rng.random() < 0.5 else _free_view(mask, size, rng)
-    if rng.random() < _TURNED:
-        placement = placement._replace(angle=np.deg2rad(rng.uniform(-12, 12)))
-    crop = render(image, mask, size, placement)
-    return crop._replace(image=_recolour(crop.image, rng))
+    if view.vertical_flip and rng.random() < view.vertical_flip:
+        image, mask = cv2.flip(image, 0), cv2.flip(mask, 0)
+    placement = choose_placement(mask, shape, view, rule, rng)
+    crop = render(image, mask, shape, placement, antialias=view.antialias)
+    return crop._replace(image=recolour(crop.image, colour, rng))
 
 
-def render(image: NDArray[np.uint8], mask: NDArray[np.uint8], size: int, placement: Placement) -> Crop:
-    """The crop of side ``size`` at a placement (half-pixel centres)."""
-    left, top, scale, (width, height), angle = placement
-    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    linear = np.diag(scale) @ turn
-    shift = -linear @ [left - 0.5, top - 0.5] - 0.5
-    matrix = np.column_stack([linear, shift])
-    if scale[0] * scale[1] < 0.6:  # fewer pixels than the photo's: average them first
-        image = cv2.blur(image, (3, 3))
-    warped = cv2.warpAffine(
-        image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
-    photo = np.ones(mask.shape, np.uint8)
-    inside = cv2.warpAffine(photo, matrix, (size, size), flags=cv2.INTER_NEAREST).astype(bool)
+def render(
+    image: NDArray[np.uint8],
+    mask: NDArray[np.uint8],
+    shape: tuple[int, int],
+    placement: Placement,
+    *,
+    antialias: bool = True,
+) -> Crop:
+    """The crop of (height, width) ``shape`` at a placement (half-pixel centres).
+
+    An axis that shrinks is averaged over areas first, as ``clickmask.encode.resize_to_view`` does: of a box
+    that is shown alone and upright, the pixels are the run time's.
+    """
+    size, matrix = (shape[1], shape[0]), placement.matrix
+    width, height = placement.shown
+    part, offset, step = _seen(image, placement, antialias)
+    onward = np.column_stack([matrix[:, :2] * step, matrix[:, :2] @ offset + matrix[:, 2]])
+    warped = cv2.warpAffine(part, onward, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    warped_mask = cv2.warpAffine(mask, matrix, size, flags=cv2.INTER_NEAREST, borderValue=_NOWHERE)
+    inside = warped_mask != _NOWHERE
     inside[height:], inside[:, width:] = False, False
-    warped_mask = cv2.warpAffine(mask, matrix, (size, size), flags=cv2.INTER_NEAREST)
-    return Crop(warped, np.where(inside, warped_mask, np.uint8(IGNORED)), inside)
+    warped_mask[~inside] = IGNORED
+    return Crop(warped, warped_mask, inside)
 
 
-def box_placement(box: Box, size: int) -> Placement:
-    """A box of the photo and nothing else, long side to ``size``, as the run time shows it."""
-    width, height = View(box, size, fit="letterbox", coordinates="half_pixel").valid_size
-    return Placement(box.x0, box.y0, (width / box.width, height / box.height), (width, height))
+def _seen(
+    image: NDArray[np.uint8], placement: Placement, antialias: bool
+) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64]]:
+    """The part of the photo that a crop shows, shrunk to the crop's scale where that is smaller.
+
+    Returns:
+        The part; and how its pixels lie in the photo: pixel i at ``offset + step * i`` (x, y).
+    """
+    columns, rows = _extent(placement, image.shape[:2])
+    part = image[rows, columns]
+    sides = np.array([part.shape[1], part.shape[0]])
+    small = np.maximum(np.round(sides * np.minimum(placement.scale, 1)), 1).astype(int)
+    if antialias and (small < sides).any():
+        part = cv2.resize(part, tuple(small.tolist()), interpolation=cv2.INTER_AREA)
+    else:
+        small = sides
+    step = sides / small
+    return part, np.array([columns.start, rows.start]) - 0.5 + step / 2, step
 
 
-def _zoomed_view(mask: NDArray[np.uint8], size: int, rng: np.random.Generator) -> Placement:
-    """The object's box grown by 1.1 to 2.0, long side to ``size``, as a crop policy would show it."""
-    x, y, w, h = cv2.boundingRect((mask == 1).astype(np.uint8))
-    grow_x, grow_y = rng.uniform(1.1, 2.0, size=2)
-    width, height = max(w * grow_x, 24.0), max(h * grow_y, 24.0)
-    centre_x = x + w / 2 + rng.uniform(-0.5, 0.5) * (width - w)
-    centre_y = y + h / 2 + rng.uniform(-0.5, 0.5) * (height - h)
-    box = Box(
-        max(0, math.floor(centre_x - width / 2)),
-        max(0, math.floor(centre_y - height / 2)),
-        min(mask.shape[1], math.ceil(centre_x + width / 2)),
-        min(mask.shape[0], math.ceil(centre_y + height / 2)),
-    )
-    placement = box_placement(box, size)
-    return placement if rng.random() < _BLANKED else placement._replace(shown=(size, size))
+def _extent(placement: Placement, shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """(columns, rows) of an (H, W) photo under the part of a crop that shows it; at least one pixel."""
+    width, height = placement.shown
+    matrix = placement.matrix
+    corners = np.array([[-0.5, width - 0.5, -0.5, width - 0.5], [-0.5, -0.5, height - 0.5, height - 0.5]])
+    seen = np.linalg.solve(matrix[:, :2], corners - matrix[:, 2:]) + 0.5  # pixel edges
+    spans = []
+    for low, high, side in zip(seen.min(axis=1), seen.max(axis=1), (shape[1], shape[0]), strict=True):
+        first = int(np.clip(np.floor(low + 1e-6), 0, side - 1))  # a whole number, but for rounding
+        spans.append(slice(first, int(np.clip(np.ceil(high - 1e-6), first + 1, side))))
+    return spans[0], spans[1]
 
 
-def _free_view(mask: NDArray[np.uint8], size: int, rng: np.random.Generator) -> Placement:
-    """A window at 0.5 to 1.6 of the native scale that shows some part of the object."""
-    scale = float(np.exp(rng.uniform(np.log(0.5), np.log(1.6))))
-    rows, columns = np.nonzero(mask == 1)
-    pick = rng.integers(len(rows))
-    side = size / scale
-    origin = []
-    for position, extent in ((columns[pick], mask.shape[1]), (rows[pick], mask.shape[0])):
-        room = max(extent - side, 0.0)
-        origin.append(float(np.clip(position - rng.uniform(0.1, 0.9) * side, 0.0, room)))
-    return Placement(origin[0], origin[1], (scale, scale), (size, size))
-
-
-def _recolour(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+def recolour(
+    image: NDArray[np.uint8], settings: ColourSettings, rng: np.random.Generator
+) -> NDArray[np.uint8]:
     """Brightness, contrast, channel shift; now and then grey, blur or noise."""
-    gain = rng.uniform(0.75, 1.3)
-    shift = rng.uniform(-30, 30) + rng.uniform(-10, 10, size=3)
+    if settings.chance < 1 and rng.random() >= settings.chance:
+        return image
+    gain = rng.uniform(1 + settings.contrast[0], 1 + settings.contrast[1])
+    brightness = 255 * settings.brightness
+    shift = rng.uniform(-brightness, brightness) + rng.uniform(-settings.shift, settings.shift, size=3)
     out = (image.astype(np.float32) - 127) * gain + 127 + shift.astype(np.float32)
-    if rng.random() < 0.08:
+    if rng.random() < settings.grey:
         out = np.repeat(out.mean(axis=2, keepdims=True), 3, axis=2)
-    if rng.random() < 0.1:
+    if rng.random() < settings.blur:
         out = cv2.GaussianBlur(out, (0, 0), rng.uniform(0.5, 1.2))
-    if rng.random() < 0.1:
+    if rng.random() < settings.noise:
         out = out + rng.normal(0, rng.uniform(2, 8), out.shape).astype(np.float32)
     return np.clip(out, 0, 255).astype(np.uint8)

@@ -1,6 +1,7 @@
-"""Simulated clicks: random ones to begin with, then iterative ones on the network's own errors.
+"""Simulated clicks: random ones to begin with, then corrective ones on the network's own errors.
 
 Click arrays are (M, 3) float32 rows (x, y, label), label -1 for unused rows, as the networks take them.
+Masks are uint8: 0 background, 1 object, 2 other objects, 255 ignored.
 """
 
 from __future__ import annotations
@@ -10,30 +11,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clickmask.evaluation.robot import depth
+from clickmask_training.pixels import OTHER
+from clickmask_training.settings import ClickSettings
 
-RANDOM_POSITIVE = 10
-RANDOM_NEGATIVE = 10
-ITERATIVE = 3
-SLOTS = RANDOM_POSITIVE + RANDOM_NEGATIVE + ITERATIVE
+_EROSION = 3  # pixels
+_MIDDLE = 1.7  # the middle is deeper than the greatest depth divided by this
 
 
-def random_clicks(mask: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Random clicks for a mask of 0, 1, 255: counts fall off geometrically (algorithms of RITM, CDNet).
+def no_clicks(settings: ClickSettings) -> NDArray[np.float32]:
+    """Rows for all the clicks that a sample can get, unused."""
+    return np.full((settings.slots, 3), -1, dtype=np.float32)
 
-    One sample in four has a single positive click near the object's centre, as a session begins.
+
+def random_clicks(
+    mask: NDArray[np.uint8], settings: ClickSettings, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Random clicks for a mask: counts fall off geometrically (the sampler of RITM and CDNet).
+
+    One positive click at least; ``settings.single`` of the samples have that alone, near the middle, as a
+    session begins.
     """
-    clicks = np.full((SLOTS, 3), -1, dtype=np.float32)
+    clicks = no_clicks(settings)
     inside = mask == 1
     if not inside.any():
         return clicks
-    if rng.random() < 0.25:
-        distance = depth(inside)
-        points = _pick(distance > distance.max() / 1.7, 1, rng)
+    if rng.random() < settings.single:
+        points = _near_centre(inside, rng)
         negative = np.empty((0, 2), dtype=np.int64)
     else:
-        points = _pick(_eroded(inside, 3), 1 + _falling(RANDOM_POSITIVE, 0.7, rng), rng)
-        negative = _negatives(mask, _falling(RANDOM_NEGATIVE + 1, 0.8, rng), rng)
-    for row, (points_of_label, label) in zip((0, RANDOM_POSITIVE), ((points, 1), (negative, 0)), strict=True):
+        points = _positives(inside, settings, rng)
+        count = _falling(settings.negative + 1, settings.negative_decay, rng)
+        negative = _negatives(mask, count, settings, rng)
+    for row, (points_of_label, label) in zip(
+        (0, settings.positive), ((points, 1), (negative, 0)), strict=True
+    ):
         count = len(points_of_label)
         clicks[row : row + count, :2] = points_of_label
         clicks[row : row + count, 2] = label
@@ -49,7 +60,7 @@ def corrective_click(
         (3,) float32 (x, y, label), or None where the prediction is right.
     """
     missed = depth(~prediction & (mask == 1))
-    surplus = depth(prediction & (mask == 0))
+    surplus = depth(prediction & ((mask == 0) | (mask == OTHER)))
     positive = missed.max() > surplus.max()
     errors = missed if positive else surplus
     if errors.max() == 0:
@@ -73,17 +84,38 @@ def _pick(region: NDArray[np.bool_], count: int, rng: np.random.Generator) -> ND
     return np.stack([chosen % region.shape[1], chosen // region.shape[1]], axis=1)
 
 
-def _eroded(region: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:
+def _near_centre(inside: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int64]:
+    distance = depth(inside)
+    return _pick(distance > distance.max() / _MIDDLE, 1, rng)
+
+
+def _positives(
+    inside: NDArray[np.bool_], settings: ClickSettings, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    eroded = settings.eroded == 1 or rng.random() < settings.eroded
+    region = _eroded(inside) if eroded else inside
+    points = _pick(region, 1 + _falling(settings.positive, settings.positive_decay, rng), rng)
+    if settings.first_near_centre:
+        points[:1] = _near_centre(inside, rng)
+    return points
+
+
+def _eroded(region: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The region less its rim, or the region itself where little would remain."""
-    core = depth(region) > by
+    core = depth(region) > _EROSION
     return core if core.sum() > 10 else region
 
 
-def _negatives(mask: NDArray[np.uint8], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Half of the negative clicks in a ring around the object, half anywhere in the background."""
-    outside = mask == 0
+def _negatives(
+    mask: NDArray[np.uint8], count: int, settings: ClickSettings, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Negative clicks in a ring around the object, on other objects, and anywhere in the background."""
+    outside = (mask == 0) | (mask == OTHER)
     width = max(3, int(np.ceil(0.1 * np.sqrt((mask == 1).sum()))))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * width + 1, 2 * width + 1))
     ring = (cv2.dilate((mask == 1).astype(np.uint8), kernel) > 0) & outside
-    near = int(rng.binomial(count, 0.5))
-    return np.concatenate([_pick(ring, near, rng), _pick(outside, count - near, rng)])
+    rest = max(0.0, 1 - settings.near - settings.on_others)
+    near, others, anywhere = rng.multinomial(count, [settings.near, settings.on_others, rest])
+    return np.concatenate(
+        [_pick(ring, near, rng), _pick(mask == OTHER, others, rng), _pick(outside, anywhere, rng)]
+    )

@@ -1,100 +1,85 @@
-"""Training images, decoded once into memory, and the choice of an object in one of them."""
+"""The weighted mixture of data sets, and the choice of an object in one of their images."""
 
 from __future__ import annotations
 
-import zlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clickmask.evaluation.datasets import IGNORED, read_indices, read_instances
-from clickmask.picture_files import read_picture
-from clickmask_training.config import ConfigError
-
-_HOLDOUT = 32  # one image in 32, by name, is never trained on
-_MIN_AREA = 150  # pixels of the smallest object worth a click
-
-
-@dataclass(frozen=True)
-class Annotated:
-    """One image with one index mask.
-
-    Attributes:
-        image: (H, W, 3) uint8 RGB.
-        indices: (H, W) uint8 instance indices, 0 background, 255 ignored.
-        ids: instance indices that are large enough to click.
-        weights: chance of each id, summing to 1.
-    """
-
-    image: NDArray[np.uint8]
-    indices: NDArray[np.uint8]
-    ids: NDArray[np.int64]
-    weights: NDArray[np.float64]
+from clickmask_training.checks import ConfigError
+from clickmask_training.settings import DataSettings
+from clickmask_training.sources import Annotated, load_set
 
 
 class TrainingData:
     """Weighted mixture of data-set folders."""
 
-    def __init__(self, root: Path, mixture: Mapping[str, float], *, held_out: bool = False) -> None:
+    def __init__(
+        self,
+        root: Path,
+        mixture: Mapping[str, float],
+        settings: DataSettings | None = None,
+        *,
+        held_out: bool = False,
+    ) -> None:
         """Reads every folder of the mixture.
 
         Args:
             root: folder that holds the data-set folders.
             mixture: data-set name -> share of the samples; normalised to sum 1.
+            settings: what is drawn from them.
             held_out: the images kept for validation instead of those to train on; sets without any are
                 left out.
 
         Raises:
             ConfigError: a data set has nothing to train on.
         """
-        sets = {name: load_set(root / name, held_out=held_out) for name in mixture}
+        self._settings = settings = settings or DataSettings()
+        sets = {name: load_set(root / name, settings, held_out=held_out) for name in mixture}
         if not held_out and (empty := [name for name, images in sets.items() if not images]):
             raise ConfigError(
-                f"mixture: expected objects of at least {_MIN_AREA} pixels to train on, found none in "
-                f"{', '.join(str(root / name) for name in empty)}"
+                f"mixture: expected objects of at least {settings.min_area} pixels to train on, found none "
+                f"in {', '.join(str(root / name) for name in empty)}"
             )
-        self._sets = [images for images in sets.values() if images]
-        shares = np.array([mixture[name] for name, images in sets.items() if images], dtype=np.float64)
+        kept = {name: images for name, images in sets.items() if images}
+        self._sets = list(kept.values())
+        self._chances = [_image_chances(root, name, images, settings) for name, images in kept.items()]
+        shares = np.array([mixture[name] for name in kept], dtype=np.float64)
         self._shares = shares / shares.sum()
 
     def __len__(self) -> int:
+        """Images with masks, an image with two masks counted twice."""
         return sum(len(images) for images in self._sets)
 
     def draw(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """A random object: image (H, W, 3) uint8 and mask (H, W) uint8 of 0, 1, 255 (ignored)."""
-        images = self._sets[rng.choice(len(self._sets), p=self._shares)]
-        item = images[rng.integers(len(images))]
-        chosen = [rng.choice(item.ids, p=item.weights)]
-        if len(item.ids) > 1 and rng.random() < 0.15:  # two objects as one (RITM's augmentation)
-            chosen.append(rng.choice(item.ids, p=item.weights))
-        mask = np.isin(item.indices, chosen).astype(np.uint8)
-        mask[item.indices == IGNORED] = IGNORED
-        return item.image, mask
+        """A random object: image (H, W, 3) uint8 and mask (H, W) uint8 of 0, 1, 2 (others), 255 (ignored)."""
+        index = int(rng.choice(len(self._sets), p=self._shares))
+        images, chances = self._sets[index], self._chances[index]
+        item = images[rng.integers(len(images)) if chances is None else rng.choice(len(images), p=chances)]
+        chosen = [int(rng.choice(item.ids, p=item.weights))]
+        if len(item.ids) > 1 and rng.random() < self._settings.merge:  # two objects as one
+            chosen.append(int(rng.choice(item.ids, p=item.weights)))
+        return item.pixels.read(chosen)
 
 
-def load_set(root: Path, *, held_out: bool, min_area: int = _MIN_AREA) -> list[Annotated]:
-    """Decodes one data-set folder; things are drawn three times as often as stuff."""
-    annotated = []
-    for name, entry in read_instances(root).items():
-        if (zlib.crc32(name.encode()) % _HOLDOUT == 0) != held_out:
-            continue
-        image = read_picture(root / "images" / name)
-        for mask_name, instances in entry["masks"].items():
-            ids = [int(i) for i, instance in instances.items() if instance["area"] >= min_area]
-            if not ids:
-                continue
-            chances = np.array([3.0 if instances[str(i)].get("thing", True) else 1.0 for i in ids])
-            # Large regions are what people click; the square root keeps small ones in play.
-            chances *= np.sqrt([instances[str(i)]["area"] for i in ids])
-            annotated.append(
-                Annotated(
-                    image,
-                    read_indices(root / "masks" / mask_name),
-                    np.array(ids),
-                    chances / chances.sum(),
-                )
-            )
-    return annotated
+def _image_chances(
+    root: Path, name: str, images: list[Annotated], settings: DataSettings
+) -> NDArray[np.float64] | None:
+    """Chance of each image of a data set; None where all have the same."""
+    if name not in settings.scores:
+        return None
+    path = root / settings.scores[name]
+    try:
+        scores = json.loads(path.read_text())
+        chances = np.array([(1 - float(scores[item.name])) ** settings.score_power for item in images])
+        if not (chances >= 0).all() or not chances.sum() > 0:
+            raise ValueError("scores outside [0, 1]")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"data.scores: expected {path} to hold {{image file: score in [0, 1]}} for all images of {name}, "
+            f"got: {error!r}"
+        ) from error
+    return chances / chances.sum()

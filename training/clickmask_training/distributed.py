@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
+CPU = torch.device("cpu")
 
-def join() -> None:
-    """Joins the other processes, where torchrun has started any."""
+
+def join(device: torch.device = CPU) -> None:
+    """Joins the other processes, where torchrun has started any; they talk by NCCL on CUDA, else gloo."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        dist.init_process_group("gloo")
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
+def leave() -> None:
+    """Waits for the others and parts: a process that ends earlier could tear down their connections."""
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -20,12 +30,12 @@ def rank_and_world() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
-def average_gradients(network: nn.Module) -> None:
+def average_gradients(modules: Iterable[nn.Module]) -> None:
     """Replaces each gradient by the mean over all processes; nothing to do alone."""
     _, world = rank_and_world()
     if world == 1:
         return
-    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    gradients = [p.grad for module in modules for p in module.parameters() if p.grad is not None]
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     dist.all_reduce(flat)
     parts = flat.div_(world).split([gradient.numel() for gradient in gradients])
@@ -40,9 +50,10 @@ def broadcast_buffers(network: nn.Module) -> None:
             dist.broadcast(buffer, 0)
 
 
-def total(count: int) -> int:
-    """The sum of a number over all processes."""
-    value = torch.tensor(count)
-    if rank_and_world()[1] > 1:
-        dist.all_reduce(value)
+def total(count: int, device: torch.device = CPU) -> int:
+    """The sum of a number over all processes, which talk by tensors on a device."""
+    if rank_and_world()[1] == 1:
+        return count
+    value = torch.tensor(count, device=device)
+    dist.all_reduce(value)
     return int(value)

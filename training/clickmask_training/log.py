@@ -1,4 +1,4 @@
-"""The log of a run: ``log.csv``, one row every few steps and one at each save."""
+"""The log of a run: ``log.csv``, one row every few steps and one at each save, and lines on the screen."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import os
 from pathlib import Path
 
-COLUMNS = ("step", "loss", "iou", "seconds", "samples", "held_out_iou")
+COLUMNS = ("step", "loss", "iou", "seconds", "samples", "held_out_iou", "noc90", "miou5")
 
 
 def keep_rows(path: Path, last: int) -> None:
@@ -29,7 +29,8 @@ def add_row(path: Path, row: dict[str, object]) -> None:
     Args:
         path: the log; begun with a header where it is absent.
         row: ``step`` steps taken, ``loss`` and ``iou`` means since the row before, ``seconds`` of training,
-            ``samples`` seen by all processes, ``held_out_iou`` of the averaged weights.
+            ``samples`` seen by all processes; of the averaged weights ``held_out_iou`` on held-out crops,
+            ``noc90`` and ``miou5`` of the robot annotator on held-out images.
     """
     fresh = not path.exists()
     with path.open("a", newline="") as file:
@@ -37,3 +38,19 @@ def add_row(path: Path, row: dict[str, object]) -> None:
         if fresh:
             writer.writeheader()
         writer.writerow(row)
+
+
+def line(row: dict[str, object], steps: int, seconds_left: float) -> str:
+    """A row for people: step of steps, what was measured, and the time left."""
+    parts = [f"step {row['step']}/{steps}", f"loss {row['loss']}", f"IoU {row['iou']}"]
+    for key, name in (("held_out_iou", "held-out IoU"), ("noc90", "NoC@90"), ("miou5", "mIoU@5")):
+        if key in row:
+            parts.append(f"{name} {row[key]}")
+    return "  ".join([*parts, f"{clock(seconds_left)} left"])
+
+
+def clock(seconds: float) -> str:
+    """A duration as hours:minutes:seconds, without hours where there are none."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"

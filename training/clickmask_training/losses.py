@@ -1,4 +1,4 @@
-"""Losses over (B, 1, H, W) logits and (B, 1, H, W) masks of 0, 1 and 255 (ignored)."""
+"""Losses over (B, 1, H, W) logits and (B, 1, H, W) masks of 0, 1 and 255 (ignored), all in float32."""
 
 from __future__ import annotations
 
@@ -6,34 +6,81 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clickmask.evaluation.datasets import IGNORED
+from clickmask.evaluation.truths import IGNORED
+
+_ALPHA, _GAMMA = 0.5, 2.0  # of the focal loss
+_EPS = 1e-12  # 0 in half precision
 
 
-def bce_dice(logits: Tensor, mask: Tensor) -> Tensor:
-    """Binary cross-entropy plus soft Dice, each averaged per sample over its valid pixels."""
-    valid, target = _valid_and_target(mask)
-    count = valid.sum(dim=(1, 2, 3)).clamp(min=1)
-    bce = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    bce = (bce * valid).sum(dim=(1, 2, 3)) / count
+def bce(logits: Tensor, mask: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy, averaged over each sample's valid pixels: (B,).
+
+    Args:
+        logits: (B, K, H, W); (B, K) comes back where K > 1.
+        mask: (B, 1, H, W).
+        weight: (B, 1, H, W) of each pixel; None for 1.
+    """
+    valid, target = valid_and_target(mask)
+    weight = valid if weight is None else valid * weight
+    per_pixel = F.binary_cross_entropy_with_logits(logits, target.expand_as(logits), reduction="none")
+    mean = (per_pixel * weight).sum(dim=(2, 3)) / weight.sum(dim=(2, 3)).clamp(min=1)
+    return mean.squeeze(1)
+
+
+def dice(logits: Tensor, mask: Tensor) -> Tensor:
+    """Soft Dice over each sample's valid pixels: (B,)."""
+    valid, target = valid_and_target(mask)
     probability = torch.sigmoid(logits) * valid
     overlap = (probability * target).sum(dim=(1, 2, 3))
-    dice = 1 - (2 * overlap + 1) / ((probability + target * valid).sum(dim=(1, 2, 3)) + 1)
-    return (bce + dice).mean()
+    return 1 - (2 * overlap + 1) / ((probability + target * valid).sum(dim=(1, 2, 3)) + 1)
 
 
-def auxiliary_bce(logits: Tensor, mask: Tensor) -> Tensor:
-    """BCE of FDM's destination head at its own resolution, against the mask averaged per cell."""
-    valid, target = _valid_and_target(mask)
+def normalised_focal(logits: Tensor, mask: Tensor) -> Tensor:
+    """Normalised focal loss (RITM) over each sample's valid pixels: (B,), or (B, K) of (B, K, H, W).
+
+    With p the probability of the truth, the weights (1 - p)^2 of a sample are scaled to sum to its number of
+    valid pixels; the scale carries no gradient, the weights do.
+    """
+    valid, target = valid_and_target(mask)
+    right = torch.where(valid > 0, 1 - (target - torch.sigmoid(logits)).abs(), torch.ones_like(logits))
+    weight = (1 - right) ** _GAMMA
+    count = valid.sum(dim=(2, 3), keepdim=True)
+    scale = (count / (weight.sum(dim=(2, 3), keepdim=True) + _EPS)).detach()
+    per_pixel = -_ALPHA * scale * weight * torch.log((right + _EPS).clamp(max=1))
+    mean = (per_pixel * valid).sum(dim=(2, 3)) / count.clamp(min=1).flatten(1)
+    return mean.squeeze(1)
+
+
+def cell_bce(logits: Tensor, mask: Tensor) -> Tensor:
+    """BCE of an auxiliary head at its own resolution, against the mask averaged per cell."""
+    valid, target = valid_and_target(mask)
     size = logits.shape[-2:]
     weight = F.adaptive_avg_pool2d(valid, size)
     share = F.adaptive_avg_pool2d(target * valid, size) / weight.clamp(min=1e-6)
-    bce = F.binary_cross_entropy_with_logits(logits, share, reduction="none")
-    return (bce * weight).sum() / weight.sum().clamp(min=1)
+    per_cell = F.binary_cross_entropy_with_logits(logits, share, reduction="none")
+    return (per_cell * weight).sum() / weight.sum().clamp(min=1)
+
+
+def distillation(logits: Tensor, teacher: Tensor, mask: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy with the teacher's softened probabilities, over each sample's valid pixels: (B,)."""
+    valid, _ = valid_and_target(mask)
+    soft = torch.sigmoid(teacher / temperature)
+    per_pixel = F.binary_cross_entropy_with_logits(logits / temperature, soft, reduction="none")
+    return (per_pixel * valid).sum(dim=(1, 2, 3)) / valid.sum(dim=(1, 2, 3)).clamp(min=1)
+
+
+def near_boundary(mask: Tensor, width: int) -> Tensor:
+    """1 within ``width`` pixels (square) of a border between object and background, else 0: (B, 1, H, W)."""
+    _, target = valid_and_target(mask)
+    side = 2 * width + 1
+    grown = F.max_pool2d(target, side, stride=1, padding=width)
+    shrunk = -F.max_pool2d(-target, side, stride=1, padding=width)
+    return (grown > shrunk).float()
 
 
 def mean_iou(logits: Tensor, mask: Tensor) -> float:
     """Mean IoU of logits > 0 over the samples, for the log."""
-    valid, target = _valid_and_target(mask)
+    valid, target = valid_and_target(mask)
     predicted = (logits > 0) & (valid > 0)
     truth = (target > 0) & (valid > 0)
     overlap = (predicted & truth).sum(dim=(1, 2, 3))
@@ -41,5 +88,6 @@ def mean_iou(logits: Tensor, mask: Tensor) -> float:
     return float((overlap / union).mean())
 
 
-def _valid_and_target(mask: Tensor) -> tuple[Tensor, Tensor]:
+def valid_and_target(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Where there is truth, and where it says object: (B, 1, H, W) float32 each."""
     return (mask != IGNORED).float(), (mask == 1).float()

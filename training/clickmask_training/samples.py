@@ -1,4 +1,4 @@
-"""Batches: a function of (seed, step), so that a resumed run sees the same data."""
+"""Batches: a function of (seed, number), so that a resumed run sees the same data."""
 
 from __future__ import annotations
 
@@ -12,24 +12,31 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from clickmask_training.augment import PAD, training_crop
-from clickmask_training.clicks import SLOTS, corrective_click, random_clicks
+from clickmask_models.backbones import mobilenet_v2, resnet
+from clickmask_models.presets import pipeline, preset
+from clickmask_training.augment import training_crop
+from clickmask_training.clicks import corrective_click, no_clicks, random_clicks
+from clickmask_training.compose import paste_object, shape_scene
 from clickmask_training.config import TrainingConfig
 from clickmask_training.data import TrainingData
+from clickmask_training.pixels import OTHER
+
+_LEAST = 20  # pixels of the object that a crop must show
 
 
 class Batch(NamedTuple):
     """One training batch.
 
     Attributes:
-        image: (B, 3, S, S) float32 RGB in [0, 1].
-        mask: (B, 1, S, S) uint8 of 0, 1, 255.
+        image: (B, 3, H, W) float32 RGB in [0, 1].
+        mask: (B, 1, H, W) uint8 of 0, 1, 255.
         clicks: (B, M, 3) float32 (x, y, label).
-        previous_mask: (B, 1, S, S) float32; zero but for samples that start from a mask.
+        previous_mask: (B, 1, H, W) float32; zero but for samples that start from a mask.
         rounds: (B,) int64 corrective clicks still to be made on the network's own predictions.
-        inside: (B, 1, S, S) bool, False in the padding: there the image is 0.5, the mask 255 and any previous
-            mask 0, as at run time.
+        inside: (B, 1, H, W) bool, False in the padding: there the image has the network's mean colour, the
+            mask is 255 and any previous mask 0, as at run time.
     """
 
     image: Tensor
@@ -40,45 +47,79 @@ class Batch(NamedTuple):
     inside: Tensor
 
 
-def make_batch(data: TrainingData, config: TrainingConfig, step: int) -> Batch:
-    """The batch of a step."""
-    rng = np.random.default_rng((config.seed, step))
-    sizes = np.array(list(config.crop_sizes))
+def make_batch(data: TrainingData, config: TrainingConfig, number: int) -> Batch:
+    """The batch of a number."""
+    rng = np.random.default_rng((config.seed, number))
     shares = np.array(list(config.crop_sizes.values()))
-    size = int(rng.choice(sizes, p=shares / shares.sum()))
-    count = max(2, round(config.batch_pixels / size**2))
-    samples = [_sample(data, config, size, rng) for _ in range(count)]
-    images, masks, clicks, previous, rounds, inside = (
+    height, width = config.crop_shapes[int(rng.choice(len(shares), p=shares / shares.sum()))]
+    count = max(2, round(config.batch_pixels / (height * width)))
+    shared = _rounds(config, rng) if config.clicks.same_rounds else None
+    samples = [_sample(data, config, (height, width), shared, rng) for _ in range(count)]
+    images, masks, clicks, previous, rounds_left, inside = (
         np.stack(column) for column in zip(*samples, strict=True)
     )
     shown = torch.from_numpy(inside).unsqueeze(1)
     image = torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(255)
-    image = torch.where(shown, image, PAD)
+    image = torch.where(shown, image, padding(config))
     return Batch(
         image.contiguous(memory_format=torch.channels_last),
         torch.from_numpy(masks).unsqueeze(1),
         torch.from_numpy(clicks),
         torch.from_numpy(previous).unsqueeze(1),
-        torch.from_numpy(rounds),
+        torch.from_numpy(rounds_left),
         shown,
     )
 
 
+def padding(config: TrainingConfig) -> Tensor:
+    """Colour of the padding, (1, 3, 1, 1): the network's mean, which a bundle pads with too."""
+    network = preset(config.network)
+    backbone = getattr(network, "backbone", "mobilenet_v2")  # encode-once networks have no other
+    mean = mobilenet_v2.MEAN if backbone == "mobilenet_v2" else resnet.MEAN
+    return torch.tensor(mean).view(1, 3, 1, 1)
+
+
+class _Batches(Dataset[Batch]):
+    """Batches by number, for worker processes."""
+
+    def __init__(self, data: TrainingData, config: TrainingConfig) -> None:
+        self._data, self._config = data, config
+
+    def __getitem__(self, number: int) -> Batch:
+        return make_batch(self._data, self._config, number)
+
+
 def batches(
-    data: TrainingData, config: TrainingConfig, first: int, rank: int = 0, world: int = 1
+    data: TrainingData, config: TrainingConfig, first: int, rank: int = 0, world: int = 1, workers: int = 0
 ) -> Iterator[Batch]:
-    """Batches of the steps from ``first`` on, made two ahead by a thread; each process gets its own."""
+    """Batches of the steps from ``first`` on, in order; each process gets its own.
+
+    Args:
+        data: what to draw from.
+        config: the run's.
+        first: step of the first batch.
+        rank: number of this process.
+        world: number of processes.
+        workers: processes that make batches ahead; 0 for a thread of this one.
+    """
+    per_step = config.accumulate
+    numbers = [index * world + rank for index in range(first * per_step, config.steps * per_step)]
+    if workers:
+        yield from DataLoader(
+            _Batches(data, config), batch_size=None, sampler=numbers, num_workers=workers, prefetch_factor=2
+        )
+        return
     ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=2)
 
     def produce() -> None:
         try:
-            for step in range(first, config.steps):
-                ready.put(make_batch(data, config, step * world + rank))
+            for number in numbers:
+                ready.put(make_batch(data, config, number))
         except BaseException as error:  # handed to the consumer, which raises it
             ready.put(error)
 
     threading.Thread(target=produce, daemon=True).start()
-    for _ in range(first, config.steps):
+    for _ in numbers:
         batch = ready.get()
         if isinstance(batch, BaseException):
             raise batch
@@ -86,23 +127,53 @@ def batches(
 
 
 def _sample(
-    data: TrainingData, config: TrainingConfig, size: int, rng: np.random.Generator
+    data: TrainingData,
+    config: TrainingConfig,
+    shape: tuple[int, int],
+    shared: int | None,
+    rng: np.random.Generator,
 ) -> tuple[NDArray[Any], ...]:
-    """Image, mask, clicks, previous mask, rounds and inside, as in ``Batch`` but channels last and uint8."""
-    image, mask, inside = training_crop(*data.draw(rng), size, rng)
-    while (mask == 1).sum() < 20:  # the view may have lost a thin object
-        image, mask, inside = training_crop(*data.draw(rng), size, rng)
-    previous = np.zeros(mask.shape, dtype=np.float32)
-    rounds = int(rng.integers(1, 4)) if rng.random() < config.iterative_share else 0
+    """Image, mask, clicks, previous mask, rounds and inside, as in ``Batch`` but channels last and uint8.
+
+    ``shared`` are the rounds of the whole batch; None draws the sample's own.
+    """
+    rule = pipeline(config.network).crop
+    while True:
+        image, mask = _scene(data, config, rng)
+        crop = training_crop(image, mask, shape, config.view, config.colour, rule, rng)
+        if (crop.mask == 1).sum() >= _LEAST:  # else the view has lost the object
+            break
+    previous = np.zeros(shape, dtype=np.float32)
+    rounds = _rounds(config, rng) if shared is None else shared
     if rng.random() < config.mask_share:
-        previous = damaged_mask(mask, rng) * inside
-        clicks = np.full((SLOTS, 3), -1, dtype=np.float32)
-        click = corrective_click(previous > 0.5, mask, rng)
+        previous = damaged_mask(crop.mask, rng) * crop.inside
+        clicks = no_clicks(config.clicks)
+        click = corrective_click(previous > 0.5, crop.mask, rng)
         if click is not None:
             clicks[0] = click
     else:
-        clicks = random_clicks(mask, rng)
-    return image, mask, clicks, previous, np.array(rounds), inside
+        clicks = random_clicks(crop.mask, config.clicks, rng)
+    mask = np.where(crop.mask == OTHER, np.uint8(0), crop.mask)
+    return crop.image, mask, clicks, previous, np.array(rounds), crop.inside
+
+
+def _rounds(config: TrainingConfig, rng: np.random.Generator) -> int:
+    """A number of corrective clicks: none, or 1 to ``clicks.rounds``."""
+    iterative = rng.random() < config.iterative_share
+    return int(rng.integers(1, config.clicks.rounds + 1)) if iterative else 0
+
+
+def _scene(
+    data: TrainingData, config: TrainingConfig, rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """An image and a mask of 0, 1, 2, 255: a photo's, or composed as the configuration asks."""
+    composed = rng.random() if config.data.synthetic or config.data.copy_paste else 1.0
+    image, mask = data.draw(rng)
+    if composed < config.data.synthetic:
+        return shape_scene(image, data.draw(rng)[0], rng)
+    if composed < config.data.synthetic + config.data.copy_paste:
+        return paste_object(image, mask, *data.draw(rng), rng)
+    return image, mask
 
 
 def damaged_mask(mask: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:

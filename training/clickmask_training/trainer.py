@@ -1,35 +1,39 @@
-"""The training loop of encode-once networks: resumable at any step, averaging its weights."""
+"""The training loop of any network: resumable at any step, averaging its weights."""
 
 from __future__ import annotations
 
 import copy
-import math
-import os
 import time
-from collections.abc import Mapping
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clickmask_models.checkpoints import save_checkpoint
-from clickmask_models.encode_once import EncodeOnceCDNet
-from clickmask_training.clicks import ITERATIVE, RANDOM_NEGATIVE, RANDOM_POSITIVE, corrective_click
+from clickmask_training import passes
+from clickmask_training.checks import ConfigError
 from clickmask_training.config import TrainingConfig
 from clickmask_training.data import TrainingData
-from clickmask_training.distributed import average_gradients, broadcast_buffers, rank_and_world, total
-from clickmask_training.held_out import held_out_batches, held_out_iou
-from clickmask_training.log import add_row, keep_rows
-from clickmask_training.losses import auxiliary_bce, bce_dice, mean_iou
-from clickmask_training.precision import float32_depthwise
+from clickmask_training.distributed import (
+    CPU,
+    average_gradients,
+    broadcast_buffers,
+    rank_and_world,
+    total,
+)
+from clickmask_training.held_out import RobotCheck, held_out_batches, held_out_iou
+from clickmask_training.latent import LatentHeads
+from clickmask_training.log import add_row, keep_rows, line
+from clickmask_training.losses import mean_iou
+from clickmask_training.objective import Extras, objective
+from clickmask_training.optimization import backbone_blocks, learning_rate_factor, make_optimizer
+from clickmask_training.precision import autocast, float32_depthwise, scaler
+from clickmask_training.preview import Seen, write_preview
+from clickmask_training.run_folder import LOG_NAME, PREVIEW_NAME, changes, read_state, write_run
 from clickmask_training.samples import Batch, batches
 
-STATE_NAME = "state.pt"
-WEIGHTS_NAME = "averaged.safetensors"
-_LOG_NAME = "log.csv"
-_RATES = ("peak", "weight_decay")  # of a parameter group, as configured
 _SAVE_SECONDS = 180
 _LOG_STEPS = 20
 
@@ -37,54 +41,92 @@ _LOG_STEPS = 20
 class Trainer:
     """Network, averaged network and optimiser of one run, kept in one folder.
 
-    The folder holds ``state.pt`` (resume), ``averaged.safetensors`` (the weights to ship) and ``log.csv``.
+    The folder holds ``state.pt`` (resume), ``averaged.safetensors`` (the weights to ship), ``log.csv`` and
+    ``preview.png`` (the newest samples at the last save).
+
+    Args:
+        network: what to train; any network of ``clickmask_models``.
+        config: how.
+        folder: where the run is kept.
+        device: where the network lives.
+        teacher: a network whose probabilities are learnt too, where the configuration weighs that.
     """
 
-    def __init__(self, network: EncodeOnceCDNet, config: TrainingConfig, folder: Path) -> None:
-        self.config = config
-        self.folder = folder
+    def __init__(
+        self,
+        network: nn.Module,
+        config: TrainingConfig,
+        folder: Path,
+        device: torch.device = CPU,
+        teacher: nn.Module | None = None,
+    ) -> None:
+        if bool(config.loss.distillation) != (teacher is not None):
+            needed = "a teacher (--teacher FILE)" if teacher is None else "loss.distillation above 0"
+            raise ConfigError(f"distillation: expected {needed} beside what was given")
+        self.config, self.folder, self.device = config, folder, device
         self.step = 0
         self.seconds = 0.0  # of training, over all sessions of the run
         self.samples = 0  # seen by all processes
         self.norms_frozen = False
-        self.network = network.to(memory_format=torch.channels_last)
-        self.network.backbone.features[: config.frozen_blocks].requires_grad_(False)
+        self.network = network.to(device, memory_format=torch.channels_last)
+        self._blocks = backbone_blocks(self.network, config)
         self.averaged = copy.deepcopy(self.network).eval().requires_grad_(False)
-        float32_depthwise(self.network)
-        self.optimizer = torch.optim.AdamW(_parameter_groups(self.network, config), fused=True)
+        self.heads: LatentHeads | None = None
+        if config.loss.latent_heads:
+            self.heads = LatentHeads(self.network, config.loss.latent_heads).to(device)
+        self._modules = [self.network] if self.heads is None else [self.network, self.heads]
+        if device.type == "cpu":
+            for module in self._modules:
+                float32_depthwise(module)
+        self._teacher = teacher and teacher.to(device, memory_format=torch.channels_last).eval()
+        self._scaler = scaler(device, config.precision)
+        self.optimizer = make_optimizer(self._modules, config)
+        self._seen: Seen | None = None
         folder.mkdir(parents=True, exist_ok=True)
 
     def resume(self) -> bool:
-        """Continues from the folder's state, if there is one; the configuration is this trainer's own."""
-        path = self.folder / STATE_NAME
-        if not path.exists():
+        """Continues from the folder's state, if there is one; the configuration is this trainer's own.
+
+        Raises:
+            ConfigError: the state is of another network, or has other latent heads.
+        """
+        state = read_state(self.folder, self.device)
+        if state is None:
             return False
-        state = torch.load(path, weights_only=True)
-        self.network.load_state_dict(state["network"])
-        self.averaged.load_state_dict(state["averaged"])
-        configured = [{key: group[key] for key in _RATES} for group in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(state["optimizer"])
-        for group, rates in zip(self.optimizer.param_groups, configured, strict=True):
-            group.update(rates)
+        configured = [{**group} for group in self.optimizer.param_groups]
+        try:
+            self.network.load_state_dict(state["network"])
+            self.averaged.load_state_dict(state["averaged"])
+            if self.heads is not None:
+                self.heads.load_state_dict(state.get("heads", {}))
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            raise ConfigError(
+                f"{self.folder}: its state does not fit this network and configuration; give another "
+                f"--output and start from its averaged.safetensors with --checkpoint: {error}"
+            ) from error
+        for group, options in zip(self.optimizer.param_groups, configured, strict=True):
+            group.update(options)
         self.step = state["step"]
         self.seconds = state.get("seconds", 0.0)  # states of earlier versions lack this and what follows
         self.samples = state.get("samples", 0)
         self.norms_frozen = state.get("norms_frozen", False)
+        self._scaler.load_state_dict(state.get("scaler", {}) or self._scaler.state_dict())
         rank, world = rank_and_world()
         if rank == 0:
-            keep_rows(self.folder / _LOG_NAME, self.step)
+            keep_rows(self.folder / LOG_NAME, self.step)
             saved = {**state.get("config", {}), "world": state.get("world", world)}
             for change in changes(saved, {**asdict(self.config), "world": world}):
                 print(f"changed since the run was saved: {change}")
         return True
 
     def save(self) -> None:
-        """Writes the averaged weights and the state, each whole or not at all."""
-        save_checkpoint(self.folder / WEIGHTS_NAME, self.averaged, {"step": str(self.step)})
+        """Writes the averaged weights and the state, each whole or not at all, and the preview."""
         state = {
             "network": self.network.state_dict(),
             "averaged": self.averaged.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
             "step": self.step,
             "seconds": self.seconds,
             "samples": self.samples,
@@ -92,94 +134,116 @@ class Trainer:
             "config": asdict(self.config),
             "world": rank_and_world()[1],
         }
-        partial = self.folder / (STATE_NAME + ".partial")
-        torch.save(state, partial)
-        os.replace(partial, self.folder / STATE_NAME)
+        if self.heads is not None:
+            state["heads"] = self.heads.state_dict()
+        write_run(self.folder, self.averaged, state)
+        if self._seen is not None:
+            write_preview(self.folder / PREVIEW_NAME, self._seen)
 
-    def run(self, data: TrainingData, held_out: TrainingData | None = None) -> None:
+    def run(self, data: TrainingData, held_out: TrainingData | None = None, workers: int = 0) -> None:
         """Trains to the configured number of steps; with several processes, the first one writes.
 
         Args:
             data: what to train on.
-            held_out: what to measure the averaged weights on at each save; None or no images for nothing.
+            held_out: what to measure the averaged weights on at saves; None or no images for nothing.
+            workers: processes that make batches; 0 for a thread.
         """
         rank, world = rank_and_world()
-        probe = held_out_batches(held_out, self.config) if held_out is not None and rank == 0 else []
-        saved = time.monotonic()
-        began = saved - self.seconds
+        watched = held_out if rank == 0 else None
+        probe = held_out_batches(watched, self.config) if watched is not None else []
+        robot = RobotCheck(watched, self.config) if watched is not None else None
+        start = saved = time.monotonic()
+        began, first, checked = start - self.seconds, self.step, self.step
         window: list[tuple[float, float]] = []
-        for batch in batches(data, self.config, self.step, rank, world):
-            window.append(self.train_step(batch))
-            self.seconds = time.monotonic() - began
+        stream = batches(data, self.config, self.step, rank, world, workers)
+        while self.step < self.config.steps:
+            measured = self.train_step(*islice(stream, self.config.accumulate))
             if rank > 0:
                 continue
-            saving = self.step == self.config.steps or time.monotonic() - saved > _SAVE_SECONDS
-            if saving or self.step % _LOG_STEPS == 0:
-                self._log(window, probe if saving else [])
-                window.clear()
+            window.append(measured)
+            now = time.monotonic()
+            self.seconds = now - began
+            last = self.step == self.config.steps
+            saving = last or now - saved > _SAVE_SECONDS
+            if not (saving or self.step % _LOG_STEPS == 0):
+                continue
+            row = self._row(window, probe if saving else [])
+            if saving and robot and (last or self.step - checked >= self.config.validation.every):
+                row |= robot.run(self.averaged)
+                checked = self.step
+            left = (now - start) / (self.step - first) * (self.config.steps - self.step)
+            add_row(self.folder / LOG_NAME, row)
+            print(line(row, self.config.steps, left), flush=True)
+            window.clear()
             if saving:
                 self.save()
                 saved = time.monotonic()
 
-    def train_step(self, batch: Batch) -> tuple[float, float]:
-        """One optimiser step; returns loss and mean IoU of the batch."""
+    def train_step(self, *micro_batches: Batch) -> tuple[float, float]:
+        """One optimiser step over one or more batches; returns their mean loss and IoU."""
         self._set_modes()
+        rank, _ = rank_and_world()
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * learning_rate_factor(self.step, self.config)
-        rng = np.random.default_rng((self.config.seed, self.step, 1, rank_and_world()[0]))
-        with torch.autocast("cpu", torch.bfloat16):
-            features = self.network.encode(batch.image)
-            clicks, previous = self._correct(features, batch, rng)
-            outputs = self.network.decode_with_auxiliary(features, _compact(clicks), previous)
-        loss = bce_dice(outputs.logits.float(), batch.mask)
-        if outputs.auxiliary is not None:
-            loss = loss + self.config.auxiliary_weight * auxiliary_bce(outputs.auxiliary.float(), batch.mask)
+        stream = np.random.SeedSequence((self.config.seed, self.step, 2, rank))
+        torch.manual_seed(int(stream.generate_state(1)[0]))  # so that dropout is a function of the step too
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        average_gradients(self.network)
-        nn.utils.clip_grad_norm_(self.network.parameters(), 3.0)
-        self.optimizer.step()
+        measured = []
+        for index, batch in enumerate(micro_batches):
+            # (seed, step, 1, rank) for the first, as before accumulation was: old runs go on unchanged.
+            rng = np.random.default_rng((self.config.seed, self.step, 1, rank, *([index] if index else [])))
+            loss, iou = self._loss(batch, rng)
+            if not bool(loss.isfinite()) and not self._scaler.is_enabled():  # a scaler skips such steps
+                raise ConfigError(
+                    f"step {self.step}: expected a finite loss, got {float(loss)}; lower learning_rate or "
+                    "backbone_rate, or lengthen warmup, and continue the run"
+                )
+            self._scaler.scale(loss / len(micro_batches)).backward()
+            measured.append((float(loss.detach()), iou))
+        average_gradients(self._modules)
+        self._scaler.unscale_(self.optimizer)
+        if self.config.clip:
+            parameters = [p for module in self._modules for p in module.parameters()]
+            nn.utils.clip_grad_norm_(parameters, self.config.clip)
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
         self._average()
         self.step += 1
-        self.samples += total(len(batch.image))
-        return float(loss.detach()), mean_iou(outputs.logits.detach(), batch.mask)
+        self.samples += total(sum(len(batch.image) for batch in micro_batches), self.device)
+        loss_and_iou = np.mean(measured, axis=0)
+        return float(loss_and_iou[0]), float(loss_and_iou[1])
+
+    def _loss(self, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, float]:
+        """Loss and IoU of a batch, after its corrective clicks."""
+        image = batch.image.to(self.device, non_blocking=True)
+        with autocast(self.device, self.config.precision):
+            features = passes.encode(self.network, image)
+            self.network.eval()  # a person's next click is an answer to what the run time would show
+            clicks, previous = passes.correct(self.network, features, batch, self.config.clicks, rng)
+            self._set_modes()
+            outputs = passes.decode(self.network, features, clicks, previous)
+            latent = self.heads() if self.heads is not None else None
+            taught = None if self._teacher is None else self._taught(image, clicks, previous)
+        mask = batch.mask.to(self.device)
+        extras = Extras(clicks, latent, taught, passes.align_corners(self.network))
+        logits = outputs.logits.detach()
+        self._seen = Seen(image, mask, clicks, previous, logits)
+        return objective(outputs, mask, extras, self.config), mean_iou(logits, mask)
 
     @torch.no_grad()
-    def _correct(
-        self, features: tuple[Tensor, ...], batch: Batch, rng: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Corrective clicks on the network's own errors; the encoder is paid once for all rounds.
-
-        Samples with and without a previous mask stay in one batch, since batch norm would otherwise
-        learn statistics that fit neither.
-        """
-        clicks, previous = batch.clicks.clone(), batch.previous_mask.clone()
-        self.network.decoder.eval()
-        for round_ in range(min(int(batch.rounds.max()), ITERATIVE)):
-            active = torch.nonzero(batch.rounds > round_).squeeze(1)
-            logits = self.network.decode(
-                tuple(feature[active].detach() for feature in features),
-                _compact(clicks[active]),
-                previous[active],
-            )
-            previous[active] = torch.sigmoid(logits.float()) * batch.inside[active]
-            for index in active.tolist():
-                predicted = previous[index, 0].numpy() > 0.5
-                click = corrective_click(predicted, batch.mask[index, 0].numpy(), rng)
-                if click is not None:
-                    clicks[index, RANDOM_POSITIVE + RANDOM_NEGATIVE + round_] = torch.from_numpy(click)
-        self._set_modes()
-        return clicks, previous
+    def _taught(self, image: Tensor, clicks: Tensor, previous: Tensor) -> Tensor:
+        return passes.decode(self._teacher, passes.encode(self._teacher, image), clicks, previous).logits
 
     def _set_modes(self) -> None:
         frozen = self.step >= (1 - self.config.frozen_norm_share) * self.config.steps
         if frozen and not self.norms_frozen:
             self._adopt_statistics()
         self.norms_frozen = frozen
-        self.network.train(not frozen)
-        backbone_learns = self.step >= self.config.backbone_from * self.config.steps
-        for block in self.network.backbone.features[self.config.frozen_blocks :]:
-            block.requires_grad_(backbone_learns)
+        for module in self._modules:
+            module.train(not frozen)
+        learns = self.step >= self.config.backbone_from * self.config.steps
+        for block in self._blocks:
+            block.requires_grad_(learns)
 
     @torch.no_grad()
     def _adopt_statistics(self) -> None:
@@ -200,7 +264,7 @@ class Trainer:
             else:
                 value.copy_(live[name])
 
-    def _log(self, window: list[tuple[float, float]], probe: list[Batch]) -> None:
+    def _row(self, window: list[tuple[float, float]], probe: list[Batch]) -> dict[str, object]:
         loss, iou = np.mean(window, axis=0)
         row: dict[str, object] = {
             "step": self.step,
@@ -209,46 +273,6 @@ class Trainer:
             "seconds": f"{self.seconds:.0f}",
             "samples": self.samples,
         }
-        text = f"step {self.step}/{self.config.steps}  loss {loss:.3f}  IoU {iou:.3f}"
         if probe:
-            held_out = held_out_iou(self.averaged, probe)
-            row["held_out_iou"] = f"{held_out:.4f}"
-            text += f"  held-out IoU {held_out:.3f}"
-        add_row(self.folder / _LOG_NAME, row)
-        print(text, flush=True)
-
-
-def changes(saved: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
-    """The saved keys whose values are others now, as "key: old -> new"."""
-    return [f"{key}: {value} -> {now.get(key)}" for key, value in saved.items() if now.get(key) != value]
-
-
-def learning_rate_factor(step: int, config: TrainingConfig) -> float:
-    """Linear warm-up, then a cosine to zero."""
-    if step < config.warmup:
-        return (step + 1) / config.warmup
-    progress = (step - config.warmup) / max(1, config.steps - config.warmup)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-def _compact(clicks: Tensor) -> Tensor:
-    """Clicks with the used rows first and columns of absent ones cut: maps cost time per row."""
-    used = clicks[..., 2] >= 0
-    order = torch.argsort(used.int(), dim=1, descending=True, stable=True)
-    return clicks.gather(1, order.unsqueeze(-1).expand_as(clicks))[:, : max(1, int(used.sum(1).max()))]
-
-
-def _parameter_groups(network: EncodeOnceCDNet, config: TrainingConfig) -> list[dict[str, object]]:
-    """Pretrained parts learn slowly; norms and biases carry no weight decay."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in network.named_parameters():
-        pretrained = name.startswith(("backbone.", "context."))
-        groups.setdefault((pretrained, parameter.ndim > 1), []).append(parameter)
-    return [
-        {
-            "params": parameters,
-            "peak": config.backbone_rate if pretrained else config.learning_rate,
-            "weight_decay": config.weight_decay if decayed else 0.0,
-        }
-        for (pretrained, decayed), parameters in groups.items()
-    ]
+            row["held_out_iou"] = f"{held_out_iou(self.averaged, probe, self.config.precision):.4f}"
+        return row

@@ -15,6 +15,9 @@ from clickmask_models.backbones.resnet import BasicBlock, Bottleneck
 from clickmask_models.deeplab import resize
 from clickmask_models.layers import conv_norm_act
 
+# Published forms: name -> width, and whether it is the small one.
+HRNETS: dict[str, tuple[int, bool]] = {"hrnet18s": (18, True), "hrnet18": (18, False), "hrnet32": (32, False)}
+
 
 class HRNet(nn.Module):
     """The backbone: ``features = hrnet(hrnet.stem(image, addition))``; odd sizes round up at every stride.

@@ -73,10 +73,10 @@ class ContextHead(nn.Module):
 
     channels = 256
 
-    def __init__(self, in_channels: int = 320) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.aspp0 = nn.Conv2d(in_channels, 256, 1)
-        self.image_pooling = nn.Conv2d(in_channels, 256, 1)
+        self.aspp0 = nn.Conv2d(320, 256, 1)
+        self.image_pooling = nn.Conv2d(320, 256, 1)
         self.concat_projection = nn.Conv2d(512, 256, 1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from ..bundle import Bundle
 from ..errors import BackendError, BackendUnavailableError, InvalidInputError
 from ..manifest import Artefact
 from . import host
 from .base import Backend, Features
+from .diffusion import Place
 
 __all__ = ["Backend", "Features", "open_artefact", "open_backend"]
 
@@ -45,26 +46,32 @@ class _Candidate:
 
 
 def open_backend(
-    bundle: Bundle, backend: str = "auto", device: str = "auto", threads: int | None = None
+    bundle: Bundle,
+    backend: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    pixel_diffusion: Place = "auto",
 ) -> Backend:
     """Load the best artefact of a bundle that this host can run.
 
     The order is: a TensorRT plan, TorchScript on CUDA, ONNX on CUDA, ONNX on the CPU, TorchScript on the CPU.
     What is named explicitly is used or refused, never replaced. The choice is logged to "clickmask" and kept
-    in ``Backend.reason``.
+    in ``Backend.reason`` and ``Backend.pixel_diffusion_reason``.
 
     Args:
         bundle: From ``load_bundle``.
         backend: "auto", "onnxruntime", "torchscript" or "tensorrt".
         device: "auto", "cpu", "cuda" or "cuda:N".
         threads: CPU threads of one call, >= 1; None means the runtime's sensible default.
+        pixel_diffusion: "graph", "native" (the fused kernel, on a CPU) or "auto", the kernel where it can be
+            had. Both give the same masks.
 
     Raises:
-        InvalidInputError: An unknown backend or device, or threads below 1.
+        InvalidInputError: An unknown backend, device or pixel_diffusion, or threads below 1.
         BackendUnavailableError: Nothing in the bundle fits the request and this host; the message lists both.
         BackendError: The one thing asked for is there but does not load.
     """
-    _check_request(backend, device, threads)
+    _check_request(backend, device, threads, pixel_diffusion)
     if backend == "tensorrt":
         raise BackendUnavailableError(_NO_TENSORRT)
     candidates = _candidates(bundle, backend, device)
@@ -76,18 +83,25 @@ def open_backend(
     passed: list[tuple[_Candidate, BackendError]] = []
     for candidate in candidates:
         try:
-            opened = _open(bundle, candidate, device, threads, _reason(candidate, passed, backend, device))
+            reason = _reason(candidate, passed, backend, device)
+            opened = _open(bundle, candidate, device, threads, reason, pixel_diffusion)
         except BackendError as exc:
             _log_passed_over(candidate, exc)
             passed.append((candidate, exc))
         else:
-            _log.info("using %s", opened.reason)
+            how = f"{opened.pixel_diffusion} ({opened.pixel_diffusion_reason})"
+            _log.info("using %s; Pixel Diffusion: %s", opened.reason, how)
             return opened
     raise _nothing_opened(bundle, backend, device, passed)
 
 
 def open_artefact(
-    bundle: Bundle, artefact: Artefact, device: str, threads: int | None = None, reason: str = "asked for"
+    bundle: Bundle,
+    artefact: Artefact,
+    device: str,
+    threads: int | None = None,
+    reason: str = "asked for",
+    pixel_diffusion: Place = "auto",
 ) -> Backend:
     """Load one artefact on one device, whatever else the bundle and this host have.
 
@@ -97,6 +111,7 @@ def open_artefact(
         device: "cpu", "cuda" or "cuda:N".
         threads: As for ``open_backend``.
         reason: Kept in ``Backend.reason``.
+        pixel_diffusion: As for ``open_backend``.
 
     Raises:
         BackendUnavailableError: This host lacks the runtime or device; the message has the command to run.
@@ -109,17 +124,20 @@ def open_artefact(
         from .onnxruntime import OnnxRuntimeBackend as opener
     else:
         from .torchscript import TorchScriptBackend as opener
-    opened: Backend = opener.open(bundle, artefact, device, threads, reason)
+    opened: Backend = opener.open(bundle, artefact, device, threads, reason, pixel_diffusion)
     return opened
 
 
-def _check_request(backend: str, device: str, threads: int | None) -> None:
+def _check_request(backend: str, device: str, threads: int | None, pixel_diffusion: str) -> None:
     if backend not in _BACKENDS:
         raise InvalidInputError(f"backend: expected one of {', '.join(_BACKENDS)}, got {backend!r}.")
     if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", device):
         raise InvalidInputError(f"device: expected 'auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}.")
     if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
         raise InvalidInputError(f"threads: expected an integer of at least 1 or None, got {threads!r}.")
+    if pixel_diffusion not in get_args(Place):
+        wanted = ", ".join(get_args(Place))
+        raise InvalidInputError(f"pixel_diffusion: expected one of {wanted}, got {pixel_diffusion!r}.")
 
 
 def _candidates(bundle: Bundle, backend: str, device: str) -> list[_Candidate]:
@@ -136,12 +154,19 @@ def _candidates(bundle: Bundle, backend: str, device: str) -> list[_Candidate]:
     return found
 
 
-def _open(bundle: Bundle, candidate: _Candidate, device: str, threads: int | None, reason: str) -> Backend:
+def _open(
+    bundle: Bundle,
+    candidate: _Candidate,
+    device: str,
+    threads: int | None,
+    reason: str,
+    pixel_diffusion: Place,
+) -> Backend:
     # Before a runtime is imported, which costs seconds; a plan has its own, clearer refusal.
     unasked = device == "auto" and candidate.device == "cuda" and candidate.backend != "tensorrt"
     if unasked and host.cuda_devices() == 0:
         raise BackendUnavailableError("no CUDA device on this host")
-    return open_artefact(bundle, candidate.artefact, candidate.device, threads, reason)
+    return open_artefact(bundle, candidate.artefact, candidate.device, threads, reason, pixel_diffusion)
 
 
 def _log_passed_over(candidate: _Candidate, error: BackendError) -> None:

@@ -15,6 +15,8 @@ import numpy as np
 from ..errors import BackendError, ClickmaskError, InvalidInputError
 from ..manifest import Manifest
 from ..manifest_graphs import TENSORS
+from ..native_diffusion import Affinity
+from . import diffusion
 from .features import Features
 from .shapes import checked_input, mismatch
 
@@ -29,26 +31,59 @@ class Backend(ABC):
         device: Where it runs: "cpu", "cuda" or "cuda:N".
         reason: Why this runtime and device were chosen.
         manifest: The bundle's manifest, which every array is checked against.
+        pixel_diffusion: What does it: "native" (the fused kernel), "graph" (the bundle's) or "none".
+        pixel_diffusion_reason: Why that; of the kernel, its instruction set.
     """
 
-    def __init__(self, name: str, device: str, reason: str, manifest: Manifest) -> None:
-        """Set the attributes; see the class."""
+    def __init__(
+        self,
+        name: str,
+        device: str,
+        reason: str,
+        manifest: Manifest,
+        choice: diffusion.Choice | None = None,
+        threads: int | None = None,
+    ) -> None:
+        """Set the attributes; see the class.
+
+        Args:
+            name: See the class, as for `device`, `reason` and `manifest`.
+            device: See there.
+            reason: See there.
+            manifest: See there.
+            choice: Of Pixel Diffusion; None for the graph, in a bundle that has one.
+            threads: CPU threads of the fused kernel.
+        """
         self.name, self.device, self.reason, self.manifest = name, device, reason, manifest
+        choice = choice or diffusion.choose(manifest, "graph", device)
+        self.pixel_diffusion, self.pixel_diffusion_reason = choice.place, choice.reason
+        self._kernel, self._threads = choice.kernel, threads
         self._closed = False
 
-    def encode(self, image: np.ndarray) -> Features:
-        """The dear step. Takes image (B, 3, S, S) float32 RGB in [0, 1]; it must not be changed afterwards.
+    def encode(self, image: np.ndarray, local: bool = False) -> Features:
+        """The dear step.
+
+        Args:
+            image: (B, 3, S, S) float32 RGB in [0, 1]; it must not be changed afterwards.
+            local: Whether it is for the second network, of a bundle that has one (``has_local_network``).
 
         Raises:
-            InvalidInputError: Wrong shape or dtype, or S is not a size of the manifest.
+            InvalidInputError: Wrong shape or dtype, S is not a size of the manifest, or there is no second
+                network.
             BackendError: The runtime failed.
         """
+        if local and not self.manifest.has_local_network:
+            raise InvalidInputError(
+                f"local: expected False, as this bundle has only {sorted(self.manifest.graphs)}, got True."
+            )
         dims: dict[str, int] = {}
         image = checked_input(TENSORS["image"], image, dims, self.manifest.input)
         tensors = {"image": self._guard(self._upload, image)}
+        weights = self._guard(self._weigh, image)
         if self.manifest.encodes_once:
             tensors |= self._checked_run("encoder", dict(tensors), dims)
-        return Features(tensors)
+            return Features(tensors, "decoder", weights)
+        return Features(tensors, "local_network" if local else "network", weights)
 
     def decode(
         self, features: Features, clicks: np.ndarray, previous_mask: np.ndarray | None = None
@@ -68,25 +103,17 @@ class Backend(ABC):
                 previous mask for a network that takes none.
             BackendError: The runtime failed, or gave logits that are not finite.
         """
-        if previous_mask is not None and not self.manifest.input.previous_mask:
-            raise InvalidInputError("previous_mask: expected None, as this network takes none, got an array.")
-        batch, _, size, _ = map(int, features.tensors["image"].shape)
-        blank = np.zeros((batch, 1, size, size), np.float32) if previous_mask is None else previous_mask
-        prompt, dims, feeds = {"clicks": clicks, "previous_mask": blank}, {"B": batch, "S": size}, {}
-        graph = "decoder" if self.manifest.encodes_once else "network"
-        for spec in self.manifest.graphs[graph].inputs:
-            if spec.name in prompt:
-                feeds[spec.name] = checked_input(spec, prompt[spec.name], dims, self.manifest.input)
-            elif spec.name in features.tensors:
-                feeds[spec.name] = features.tensors[spec.name]
-            else:
-                raise InvalidInputError(
-                    f"features: expected {spec.name!r}, got {sorted(features.tensors)} only."
-                )
-        logits: np.ndarray = self._guard(self._download, self._checked_run(graph, feeds, dims)["logits"])
-        if not np.isfinite(logits).all():
-            raise BackendError(f"{self.name} on {self.device}: expected finite logits, got NaN or infinity.")
-        return logits
+        feeds, dims = self._feeds(features, clicks, previous_mask)
+        logits = self._checked_run(features.graph, feeds, dims)["logits"]
+        diffused = None
+        if self.pixel_diffusion == "graph":  # before any download, so that a GPU runs both without a pause
+            last = {"image": features.tensors["image"], "clicks": feeds["clicks"], "logits": logits}
+            diffused = self._checked_run("pixel_diffusion", last, dims)["diffused_logits"]
+        result = self._finite(logits)  # diffusion can turn NaN and infinity into certainty: they show here
+        if self._kernel is not None:
+            weights = features.affinities
+            result = self._guard(diffusion.diffuse, weights, result, feeds["clicks"], self._threads)
+        return result if diffused is None else self._finite(diffused)
 
     def close(self) -> None:
         """Give up the runtime's memory; later calls raise BackendError. May be called twice."""
@@ -96,11 +123,48 @@ class Backend(ABC):
     def _run(self, graph: str, feeds: dict[str, Any]) -> dict[str, Any]:
         """Run a graph: host arrays and own device arrays in by name, device arrays out by name."""
 
+    def _weigh(self, image: np.ndarray) -> tuple[Affinity, ...]:
+        return () if self._kernel is None else diffusion.affinities(image, self._kernel, self._threads)
+
     def _upload(self, array: np.ndarray) -> Any:
         return array
 
     def _download(self, array: Any) -> Any:
         return array
+
+    def _feeds(
+        self, features: Features, clicks: np.ndarray, previous_mask: np.ndarray | None
+    ) -> tuple[dict[str, Any], dict[str, int]]:
+        """What the graph of some features takes, by name, and the extents B, S and M."""
+        if previous_mask is not None and not self.manifest.input.previous_mask:
+            raise InvalidInputError("previous_mask: expected None, as this network takes none, got an array.")
+        if features.graph not in self.manifest.graphs:
+            graphs = sorted(self.manifest.graphs)
+            raise InvalidInputError(f"features: expected those for one of {graphs}, got {features.graph!r}.")
+        batch, _, size, _ = map(int, features.tensors["image"].shape)
+        if self._kernel is not None and len(features.affinities) != batch:
+            raise InvalidInputError(
+                f"features: expected affinities of {batch} image(s), as from this backend's encode, got "
+                f"{len(features.affinities)}."
+            )
+        blank = np.zeros((batch, 1, size, size), np.float32) if previous_mask is None else previous_mask
+        prompt, dims, feeds = {"clicks": clicks, "previous_mask": blank}, {"B": batch, "S": size}, {}
+        for spec in self.manifest.graphs[features.graph].inputs:
+            if spec.name in prompt:
+                feeds[spec.name] = checked_input(spec, prompt[spec.name], dims, self.manifest.input)
+            elif spec.name in features.tensors:
+                feeds[spec.name] = features.tensors[spec.name]
+            else:
+                raise InvalidInputError(
+                    f"features: expected {spec.name!r}, got {sorted(features.tensors)} only."
+                )
+        return feeds, dims
+
+    def _finite(self, logits: Any) -> np.ndarray:
+        result: np.ndarray = self._guard(self._download, logits)
+        if not np.isfinite(result).all():
+            raise BackendError(f"{self.name} on {self.device}: expected finite logits, got NaN or infinity.")
+        return result
 
     def _checked_run(self, graph: str, feeds: dict[str, Any], dims: dict[str, int]) -> dict[str, Any]:
         outputs: dict[str, Any] = self._guard(self._run, graph, feeds)

@@ -21,7 +21,8 @@ class FakeBackend(Backend):
 
     The nearest click decides each pixel (of equally near ones the last): a positive click gives
     ``radius - distance`` in network pixels, a negative one ``-radius``; without clicks every logit is
-    ``-radius``. Image and previous mask are checked and have no effect. docs/bundle.md has an example.
+    ``-radius``. Image and previous mask are checked and have no effect, and Pixel Diffusion leaves the logits
+    as they are. docs/bundle.md has an example.
 
     Attributes:
         encode_calls: Calls of ``encode`` so far.
@@ -42,6 +43,8 @@ class FakeBackend(Backend):
         return array
 
     def _run(self, graph: str, feeds: dict[str, Any]) -> dict[str, Any]:
+        if graph == "pixel_diffusion":
+            return {"diffused_logits": feeds["logits"]}
         if graph == "encoder":
             return {"feature_0": np.ascontiguousarray(feeds["image"][:, :, ::_STRIDE, ::_STRIDE])}
         with self._lock:
@@ -62,11 +65,12 @@ class FakeBackend(Backend):
         return logits.astype(np.float32)[None]
 
 
-def fake_manifest(*, encodes_once: bool = False, **overrides: Any) -> Manifest:
+def fake_manifest(*, encodes_once: bool = False, local_network: bool = False, **overrides: Any) -> Manifest:
     """A valid manifest for tests.
 
     Args:
         encodes_once: Two graphs, encoder and decoder, instead of one.
+        local_network: Two networks, for the two passes of "global_to_local", which is then the crop policy.
         **overrides: Top-level keys of the manifest, as JSON values or the dataclasses. An object given for
             "input", "crop", "click_maps" or "source" replaces only the keys that it has, as in
             ``fake_manifest(input={"sizes": [64]})``.
@@ -75,11 +79,15 @@ def fake_manifest(*, encodes_once: bool = False, **overrides: Any) -> Manifest:
         BundleError: The result is not a valid manifest.
     """
     document = _document()
+    if local_network:
+        document["source"]["local"] = {"checkpoint": "fake_local.safetensors", "sha256": "0" * 64}
+        document["crop"]["kind"] = "global_to_local"
     for key, value in overrides.items():
         plain = plain_json(value)
         merge = isinstance(plain, Mapping) and key in ("input", "crop", "click_maps", "source")
         document[key] = {**document[key], **plain} if merge else plain
-    document.setdefault("graphs", _graphs(encodes_once, document["input"]["previous_mask"]))
+    graphs = _graphs(encodes_once, local_network, document["input"]["previous_mask"])
+    document.setdefault("graphs", graphs | (_diffusion_graph() if document["pixel_diffusion"] else {}))
     document.setdefault("artefacts", [_artefact(list(document["graphs"]))])
     return read_document(document, "fake manifest")
 
@@ -90,7 +98,7 @@ def _document() -> dict[str, Any]:
         "name": "fake",
         "family": "fake",
         "preset": "fake",
-        "source": {"checkpoint": "fake.safetensors", "sha256": "0" * 64},
+        "source": {"checkpoint": "fake.safetensors", "sha256": "0" * 64, "local": None},
         "input": {
             "sizes": [64, 96, 128],
             "fit": "letterbox",
@@ -106,6 +114,7 @@ def _document() -> dict[str, Any]:
             "kind": "none",
             "start_click": 1,
             "expansion": 1.4,
+            "small_object_expansion": 1.0,
             "min_size": 32,
             "min_fraction": 0.0,
             "hysteresis_iou": 0.5,
@@ -117,18 +126,25 @@ def _document() -> dict[str, Any]:
     }
 
 
-def _graphs(encodes_once: bool, previous_mask: bool) -> dict[str, Any]:
+def _graphs(encodes_once: bool, local_network: bool, previous_mask: bool) -> dict[str, Any]:
     known = plain_json(TENSORS)
     image, logits = known["image"], known["logits"]
     prompt = [known["clicks"], known["previous_mask"]] if previous_mask else [known["clicks"]]
     if not encodes_once:
-        return {"network": {"inputs": [image, *prompt], "outputs": [logits]}}
+        names = ("network", "local_network") if local_network else ("network",)
+        return {name: {"inputs": [image, *prompt], "outputs": [logits]} for name in names}
     side = f"S/{_STRIDE}"
     feature = plain_json(TensorSpec("feature_0", "float32", ("B", 3, side, side)))
     return {
         "encoder": {"inputs": [image], "outputs": [feature]},
         "decoder": {"inputs": [feature, *prompt], "outputs": [logits]},
     }
+
+
+def _diffusion_graph() -> dict[str, Any]:
+    known = plain_json(TENSORS)
+    inputs = [known["image"], known["clicks"], known["logits"]]
+    return {"pixel_diffusion": {"inputs": inputs, "outputs": [known["diffused_logits"]]}}
 
 
 def _artefact(graphs: list[str]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from ..errors import BackendError, BackendUnavailableError
 from ..manifest import Artefact, Manifest
 from . import host
 from .base import Backend
+from .diffusion import Choice, Place, choose
 
 _CUDA = "CUDAExecutionProvider"
 _QUIET = 3  # ORT severity: errors and worse
@@ -35,9 +36,18 @@ class _DeviceArray:
 class OnnxRuntimeBackend(Backend):
     """ONNX graphs on ONNX Runtime; ``open`` makes one."""
 
-    def __init__(self, manifest: Manifest, sessions: dict[str, Any], device: str, reason: str) -> None:
-        """Take over one open session for each graph; applications call ``open``."""
-        super().__init__("onnxruntime", device, reason, manifest)
+    def __init__(
+        self,
+        manifest: Manifest,
+        sessions: dict[str, Any],
+        device: str,
+        reason: str,
+        choice: Choice | None = None,
+        threads: int | None = None,
+    ) -> None:
+        """Take over one open session for each graph that runs; applications call ``open``."""
+        super().__init__("onnxruntime", device, reason, manifest, choice, threads)
+        self._last_output = "diffused_logits" if self.pixel_diffusion == "graph" else "logits"
         self._sessions = sessions
         self._kind, self._index = host.split_device(device)
 
@@ -49,6 +59,7 @@ class OnnxRuntimeBackend(Backend):
         device: str = "cpu",
         threads: int | None = None,
         reason: str = "asked for",
+        pixel_diffusion: Place = "auto",
     ) -> OnnxRuntimeBackend:
         """Load an artefact.
 
@@ -58,19 +69,22 @@ class OnnxRuntimeBackend(Backend):
             device: "cpu", "cuda" or "cuda:N".
             threads: Threads of one call on the CPU; None means the physical cores this process may use.
             reason: Kept for the reader.
+            pixel_diffusion: As for ``open_backend``; the kernel is for the CPU.
 
         Raises:
-            BackendUnavailableError: ONNX Runtime or the device cannot be used; the message has the command to
-                run.
+            BackendUnavailableError: ONNX Runtime, the device or the kernel asked for cannot be used; the
+                message has the command to run.
             BackendError: The runtime refuses a graph.
         """
         ort = _import_runtime(device)
+        choice = choose(bundle.manifest, pixel_diffusion, device)
+        threads = threads or host.physical_cores()
         sessions: dict[str, Any] = {}
-        for graph in bundle.manifest.graphs:
-            options = _options(ort, threads or host.physical_cores())
+        for graph in filter(choice.opens, bundle.manifest.graphs):
+            options = _options(ort, threads)
             sessions[graph] = _session(ort, bundle, artefact, graph, options, device)
             _check_names(bundle.manifest, graph, sessions[graph])
-        return cls(bundle.manifest, sessions, device, reason)
+        return cls(bundle.manifest, sessions, device, reason, choice, threads)
 
     def close(self) -> None:
         """Drop the sessions; see :meth:`Backend.close`."""
@@ -96,7 +110,7 @@ class OnnxRuntimeBackend(Backend):
                 binding.bind_cpu_input(name, feed)
         specs = self.manifest.graphs[graph].outputs
         for spec in specs:
-            if spec.name == "logits":
+            if spec.name == self._last_output:
                 binding.bind_output(spec.name, "cpu")
             else:
                 binding.bind_output(spec.name, self._kind, self._index)

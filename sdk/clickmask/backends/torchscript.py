@@ -16,14 +16,23 @@ from ..errors import BackendError, BackendUnavailableError
 from ..manifest import Artefact, Manifest
 from . import host
 from .base import Backend
+from .diffusion import Choice, Place, choose
 
 
 class TorchScriptBackend(Backend):
     """TorchScript graphs on torch; ``open`` makes one."""
 
-    def __init__(self, manifest: Manifest, modules: dict[str, Any], device: str, reason: str) -> None:
-        """Take over one loaded module for each graph; applications call ``open``."""
-        super().__init__("torchscript", device, reason, manifest)
+    def __init__(
+        self,
+        manifest: Manifest,
+        modules: dict[str, Any],
+        device: str,
+        reason: str,
+        choice: Choice | None = None,
+        threads: int | None = None,
+    ) -> None:
+        """Take over one loaded module for each graph that runs; applications call ``open``."""
+        super().__init__("torchscript", device, reason, manifest, choice, threads)
         self._modules = modules
 
     @classmethod
@@ -34,6 +43,7 @@ class TorchScriptBackend(Backend):
         device: str = "cpu",
         threads: int | None = None,
         reason: str = "asked for",
+        pixel_diffusion: Place = "auto",
     ) -> TorchScriptBackend:
         """Load an artefact.
 
@@ -43,9 +53,11 @@ class TorchScriptBackend(Backend):
             device: "cpu", "cuda" or "cuda:N".
             threads: CPU threads. torch has one setting per process, which this changes; None leaves it.
             reason: Kept for the reader.
+            pixel_diffusion: As for ``open_backend``.
 
         Raises:
-            BackendUnavailableError: torch or the device cannot be used; the message has the command to run.
+            BackendUnavailableError: torch, the device or the kernel asked for cannot be used; the message has
+                the command to run.
             BackendError: torch refuses a graph.
         """
         if artefact.precision == "fp16" and device == "cpu":
@@ -55,10 +67,11 @@ class TorchScriptBackend(Backend):
                 "artefact to the bundle."
             )
         torch = _import_torch(device)
+        choice = choose(bundle.manifest, pixel_diffusion, device)
         if threads is not None:
             torch.set_num_threads(threads)
         modules: dict[str, Any] = {}
-        for graph in bundle.manifest.graphs:
+        for graph in filter(choice.opens, bundle.manifest.graphs):
             path = bundle.file(artefact, graph)
             try:
                 with warnings.catch_warnings():  # torch deprecates TorchScript as a whole; known and accepted
@@ -66,7 +79,7 @@ class TorchScriptBackend(Backend):
                     modules[graph] = torch.jit.load(str(path), map_location=device).eval()
             except Exception as exc:
                 raise BackendError(f"torch {torch.__version__} does not load {path.name!r}: {exc}") from exc
-        return cls(bundle.manifest, modules, device, reason)
+        return cls(bundle.manifest, modules, device, reason, choice, threads)
 
     def close(self) -> None:
         """Drop the modules; see :meth:`Backend.close`."""

@@ -1,0 +1,298 @@
+"""Fused Pixel Diffusion on the CPU: the compiled library beside this package, where there is one.
+
+It does what the graph's Pixel Diffusion does (CDNet, Eq. 5-8), in two steps, because the weights depend
+on the image alone: an :class:`Affinity` for each crop, then :meth:`Affinity.diffuse` for each click. The
+library is optional. Without it, or for options that it does not have, the graph form is the one to take.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+import weakref
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import BackendUnavailableError, InvalidInputError
+from .manifest import PixelDiffusionSpec
+
+_ABI = 1  # CLICKMASK_ABI of the header that this file was written for
+_MAX_DILATIONS, _MAX_DISTANCE = 8, 128
+_SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
+_LIBRARY = Path(__file__).with_name(("" if sys.platform == "win32" else "lib") + "clickmask_native" + _SUFFIX)
+_PROBLEMS = {
+    1: "an argument of the wrong kind",
+    2: "options or an instruction set that it does not have",
+    3: "not enough memory",
+}
+# The library's numbers for named choices; those of clickmask_native.h.
+_CHOICES = {
+    "click_map": ("disk", "gaussian"),
+    "norm": ("tanh_half", "tanh_twice"),
+    "affinity": ("paper", "official"),
+    "deviation": ("unbiased_36", "biased_32"),
+    "output": ("logits", "state"),
+}
+# Bounds of the library's numbers, in options.h; the manifest's reader bounds the others more tightly.
+_RANGES = {"eps": (1e-12, 1.0), "click_map_size": (1e-3, 9999.0), "cutoff": (0.0, 1e6)}
+
+
+@dataclass(frozen=True)
+class DiffusionOptions:
+    """Pixel Diffusion's settings: ``PixelDiffusionConfig`` of clickmask_models, in plain values.
+
+    Attributes:
+        iterations: Diffusion steps.
+        dilations: Distances of the 8 neighbours, pixels.
+        amplitude: What a click adds to the source.
+        eps: Smallest divisor of the affinity.
+        norm: "tanh_half" or "tanh_twice" (Eq. 6).
+        click_map: "disk" or "gaussian".
+        click_map_size: Radius or sigma, pixels.
+        affinity: "paper" or "official" (Eq. 8).
+        deviation: "unbiased_36" or "biased_32".
+        output: "logits" or "state".
+        cutoff: Confidences up to this are no source; None keeps all.
+    """
+
+    iterations: int
+    dilations: tuple[int, ...]
+    amplitude: float
+    eps: float
+    norm: str
+    click_map: str
+    click_map_size: float
+    affinity: str
+    deviation: str
+    output: str
+    cutoff: float | None = None
+
+    @classmethod
+    def from_spec(cls, spec: PixelDiffusionSpec) -> DiffusionOptions:
+        """The settings that a manifest states.
+
+        Raises:
+            InvalidInputError: One is missing, of the wrong type, or unknown to the library; the graph form
+                knows it.
+        """
+        named = {f.name: getattr(spec, f.name) for f in fields(spec) if f.name != "options"}
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(spec.options) - known)
+        missing = sorted(known - {"cutoff"} - set(named) - set(spec.options))
+        if unknown or missing:
+            raise InvalidInputError(
+                f"pixel_diffusion: expected the options of the native library, got unknown {unknown} and "
+                f"missing {missing}; use the graph form."
+            )
+        for name, value in spec.options.items():
+            kind, types = ("a string", str) if name in _CHOICES else ("a number", (int, float))
+            if isinstance(value, bool) or not isinstance(value, types):
+                raise InvalidInputError(
+                    f"pixel_diffusion: expected {kind} as {name}, got {value!r}; use the graph form."
+                )
+        values: dict[str, Any] = {**named, **spec.options}
+        return cls(**values)
+
+    def problem(self) -> str | None:
+        """Why the library cannot do this, or None; the graph form then is the way."""
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                return f"{name}: expected one of {', '.join(allowed)}, got {getattr(self, name)!r}"
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                return f"{name}: expected a number from {low:g} to {high:g}, got {value:g}"
+        near = all(1 <= d <= _MAX_DISTANCE for d in self.dilations)
+        if not near or not 1 <= len(self.dilations) <= _MAX_DILATIONS:
+            return (
+                f"dilations: expected 1 to {_MAX_DILATIONS} distances up to {_MAX_DISTANCE} pixels, "
+                f"got {self.dilations}"
+            )
+        return None
+
+
+class _Options(ctypes.Structure):
+    """clickmask_diffusion_options."""
+
+    _fields_ = (
+        ("iterations", ctypes.c_int32),
+        ("dilation_count", ctypes.c_int32),
+        ("dilations", ctypes.c_int32 * _MAX_DILATIONS),
+        ("amplitude", ctypes.c_float),
+        ("click_map", ctypes.c_int32),
+        ("click_map_size", ctypes.c_float),
+        ("cutoff", ctypes.c_float),
+        ("norm", ctypes.c_int32),
+        ("affinity", ctypes.c_int32),
+        ("deviation", ctypes.c_int32),
+        ("eps", ctypes.c_float),
+        ("output", ctypes.c_int32),
+    )
+
+
+def available() -> bool:
+    """Whether the library is there and fits this version; :func:`unavailable_because` says why not."""
+    return unavailable_because() is None
+
+
+def unavailable_because() -> str | None:
+    """Why the library cannot be used, and what to do; None where it can."""
+    try:
+        _library()
+    except BackendUnavailableError as exc:
+        return str(exc)
+    return None
+
+
+def instruction_sets() -> tuple[str, ...]:
+    """What this machine can run, best first: of "avx512", "avx2", "neon" and "portable".
+
+    Raises:
+        BackendUnavailableError: There is no library.
+    """
+    names: bytes = _library().clickmask_instruction_sets()
+    return tuple(names.decode().split(","))
+
+
+class Affinity:
+    """The weights of one crop. Safe to use from many threads at once; calls let other Python threads run.
+
+    Attributes:
+        options: The settings it was made for.
+        bytes: Memory it holds.
+    """
+
+    def __init__(
+        self,
+        image: NDArray[np.float32],
+        options: DiffusionOptions,
+        threads: int | None = None,
+        instruction_set: str | None = None,
+    ) -> None:
+        """Weigh the neighbours of every pixel (Eq. 8).
+
+        Args:
+            image: (3, H, W) float32 RGB in [0, 1], as the network sees it, padding included.
+            options: The settings.
+            threads: None for the cores that this process may use.
+            instruction_set: One of :func:`instruction_sets`; None for the best. Results differ in rounding.
+
+        Raises:
+            BackendUnavailableError: There is no library, or it cannot do this.
+            InvalidInputError: An array of the wrong shape or dtype.
+        """
+        if image.ndim != 3 or image.shape[0] != 3 or image.dtype != np.float32 or not image.size:
+            raise InvalidInputError(
+                f"image: expected (3, H, W) float32, got {image.shape} {image.dtype}; convert it."
+            )
+        library = _library()
+        if problem := options.problem():
+            raise BackendUnavailableError(f"native Pixel Diffusion: {problem}; use the graph form.")
+        image = np.ascontiguousarray(image)
+        self.options, self._shape, self._handle = options, image.shape[1:], ctypes.c_void_p()
+        _check(
+            library.clickmask_affinity_create(
+                ctypes.byref(_as_struct(options)),
+                image.ctypes.data,
+                *self._shape,
+                threads or 0,
+                instruction_set.encode() if instruction_set else None,
+                ctypes.byref(self._handle),
+            )
+        )
+        self._free = weakref.finalize(self, library.clickmask_affinity_free, self._handle)
+        self.bytes: int = library.clickmask_affinity_bytes(self._handle)
+
+    def diffuse(
+        self, logits: NDArray[np.float32], clicks: NDArray[np.float32], threads: int | None = None
+    ) -> NDArray[np.float32]:
+        """Refine the logits of a network (Eq. 5-7).
+
+        Args:
+            logits: (H, W) float32, finite.
+            clicks: (M, 3) float32 rows (x, y, label), pixels of the image; 1 positive, 0 negative, -1 absent.
+            threads: None for the cores that this process may use.
+
+        Returns:
+            (H, W) float32; the mask is where it is above 0.
+
+        Raises:
+            InvalidInputError: An array of the wrong shape or dtype.
+            BackendUnavailableError: There is not enough memory.
+        """
+        if logits.shape != self._shape or logits.dtype != np.float32:
+            raise InvalidInputError(
+                f"logits: expected {self._shape} float32, as the image, got {logits.shape} {logits.dtype}."
+            )
+        if clicks.ndim != 2 or clicks.shape[1] != 3 or clicks.dtype != np.float32:
+            raise InvalidInputError(f"clicks: expected (M, 3) float32, got {clicks.shape} {clicks.dtype}.")
+        logits, clicks = np.ascontiguousarray(logits), np.ascontiguousarray(clicks)
+        result = np.empty_like(logits)
+        _check(
+            _library().clickmask_diffuse(
+                self._handle,
+                logits.ctypes.data,
+                clicks.ctypes.data,
+                len(clicks),
+                threads or 0,
+                result.ctypes.data,
+            )
+        )
+        return result
+
+
+def _as_struct(options: DiffusionOptions) -> _Options:
+    struct = _Options(
+        iterations=options.iterations,
+        dilation_count=len(options.dilations),
+        amplitude=options.amplitude,
+        click_map_size=options.click_map_size,
+        cutoff=-1.0 if options.cutoff is None else options.cutoff,
+        eps=options.eps,
+        **{name: allowed.index(getattr(options, name)) for name, allowed in _CHOICES.items()},
+    )
+    struct.dilations[: len(options.dilations)] = options.dilations
+    return struct
+
+
+def _check(status: int) -> None:
+    if status:
+        raise BackendUnavailableError(
+            f"native Pixel Diffusion: {_PROBLEMS.get(status, status)}; use the graph form."
+        )
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    """The loaded library, its signatures declared."""
+    if not _LIBRARY.is_file():
+        raise BackendUnavailableError(
+            f"native Pixel Diffusion: expected {_LIBRARY.name} in {_LIBRARY.parent}, got none; where cmake "
+            "and a C++ compiler are installed, installing clickmask from source builds it."
+        )
+    try:
+        library = ctypes.CDLL(str(_LIBRARY))
+        abi = library.clickmask_abi()
+    except (OSError, AttributeError) as exc:
+        raise BackendUnavailableError(
+            f"native Pixel Diffusion: {_LIBRARY} does not load: {exc}; reinstall clickmask."
+        ) from exc
+    if abi != _ABI:
+        raise BackendUnavailableError(
+            f"native Pixel Diffusion: expected version {_ABI} of {_LIBRARY}, got {abi}; reinstall clickmask."
+        )
+    pointer, number = ctypes.c_void_p, ctypes.c_int
+    library.clickmask_instruction_sets.restype = ctypes.c_char_p
+    sizes = (number, number, number)  # height, width, threads
+    library.clickmask_affinity_create.argtypes = (pointer, pointer, *sizes, ctypes.c_char_p, pointer)
+    library.clickmask_diffuse.argtypes = (pointer, pointer, pointer, number, number, pointer)
+    library.clickmask_affinity_bytes.argtypes = (pointer,)
+    library.clickmask_affinity_bytes.restype = ctypes.c_size_t
+    library.clickmask_affinity_free.argtypes = (pointer,)
+    library.clickmask_affinity_free.restype = None
+    return library

@@ -1,0 +1,161 @@
+"""Readers of training data: each layout as it is released, in small."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import savemat
+from squares import write_set
+
+from clickmask_training.checks import ConfigError
+from clickmask_training.clicks import random_clicks
+from clickmask_training.data import TrainingData
+from clickmask_training.settings import ClickSettings, DataSettings
+from clickmask_training.sources import load_set, read_mask
+
+PHOTO = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+KEPT = "b.jpg"  # a name that is trained on
+
+
+def indices() -> np.ndarray:
+    out = np.zeros((60, 80), np.uint8)
+    out[5:30, 10:40], out[35:55, 20:70] = 1, 2
+    return out
+
+
+def write_photo(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), PHOTO)
+
+
+def masks_of(root: Path, **settings: object) -> list[np.ndarray]:
+    (item,) = load_set(root, DataSettings(**settings), held_out=False)
+    return [item.pixels.read([int(i)])[1] for i in item.ids]
+
+
+def test_sbd_is_read_by_its_training_list(tmp_path: Path) -> None:
+    write_photo(tmp_path / "sbd/img/b.jpg")
+    (tmp_path / "sbd/inst").mkdir()
+    savemat(tmp_path / "sbd/inst/b.mat", {"GTinst": {"Segmentation": indices()}})
+    (tmp_path / "sbd/train.txt").write_text("b\n")
+    for in_memory in (True, False):
+        first, second = masks_of(tmp_path / "sbd", in_memory=in_memory)
+        np.testing.assert_array_equal(first, np.select([indices() == 1, indices() == 2], [1, 2]))
+        np.testing.assert_array_equal(second == 1, indices() == 2)
+
+
+def test_coco_and_lvis_are_joined_by_image(tmp_path: Path) -> None:
+    write_photo(tmp_path / "coco/train2017/b.jpg")
+    annotations = tmp_path / "coco/annotations"
+    annotations.mkdir()
+    image = {"id": 7, "width": 80, "height": 60}
+    square = [[10, 5, 40, 5, 40, 30, 10, 30]]
+    thing = {"image_id": 7, "segmentation": square, "area": 750, "iscrowd": 0}
+    crowd = {"image_id": 7, "segmentation": {"size": [60, 80], "counts": [4800]}, "area": 4800, "iscrowd": 1}
+    document = {"images": [{**image, "file_name": "b.jpg"}], "annotations": [thing, crowd]}
+    (annotations / "instances_train2017.json").write_text(json.dumps(document))
+    other = {"image_id": 7, "segmentation": [[20, 20, 70, 20, 70, 55, 20, 55]], "area": 1750}
+    address = "http://images.cocodataset.org/train2017/b.jpg"
+    (annotations / "lvis_v1_train.json").write_text(
+        json.dumps({"images": [{**image, "coco_url": address}], "annotations": [other]})
+    )
+    assert len(masks_of(tmp_path / "coco")) == 1
+    first, second = masks_of(tmp_path / "coco", splits={"coco": "train2017+lvis_v1_train"})
+    np.testing.assert_array_equal(first == 1, indices() == 1)
+    assert (first[35:55, 42:70] == 2).all()
+    assert (second[20:30, 20:40] == 1).all()  # objects may overlap: the chosen one lies on top
+    with pytest.raises(ConfigError, match=r"instances_val2017\.json"):
+        masks_of(tmp_path / "coco", splits={"coco": "val2017"})
+    cv2.imwrite(str(tmp_path / "coco/train2017/b.jpg"), PHOTO[:-1])
+    with pytest.raises(ConfigError, match=r"b\.jpg: expected a mask of the image's size, \(59, 80\)"):
+        masks_of(tmp_path / "coco")
+
+
+@pytest.mark.parametrize("kind", ["indexed", "levels", "white"])
+def test_a_plain_folder_of_images_and_masks(kind: str, tmp_path: Path) -> None:
+    write_photo(tmp_path / "mine/images/b.jpg")
+    (tmp_path / "mine/masks").mkdir()
+    values = indices() if kind != "white" else np.where(indices() == 1, 255, np.where(indices() == 2, 128, 0))
+    picture = Image.fromarray(values.astype(np.uint8))
+    (picture.convert("P") if kind == "indexed" else picture).save(tmp_path / "mine/masks/b.png")
+    got = masks_of(tmp_path / "mine")
+    assert len(got) == (1 if kind == "white" else 2)
+    np.testing.assert_array_equal(got[0] == 1, indices() == 1)
+    assert (got[0][indices() == 2] == (255 if kind == "white" else 2)).all()
+
+
+def test_a_mask_of_another_size_is_named(tmp_path: Path) -> None:
+    write_photo(tmp_path / "mine/images/b.jpg")
+    (tmp_path / "mine/masks").mkdir()
+    Image.fromarray(indices()[:-1]).save(tmp_path / "mine/masks/b.png")
+    with pytest.raises(ConfigError, match=r"b\.png: expected a mask of the image's size, \(60, 80\)"):
+        load_set(tmp_path / "mine", DataSettings(), held_out=False)
+    with pytest.raises(ConfigError, match="expected a readable mask"):
+        read_mask(tmp_path / "mine/images")
+
+
+@pytest.mark.parametrize(
+    ("root", "photos", "masks"),
+    [
+        ("renamed", "img", "gt"),
+        ("renamed", "data_GT", "boundary_GT"),
+        ("Berkeley", "images", "masks"),
+        ("coco_mval_dev", "images", "masks"),
+        ("eval/renamed", "images", "masks"),
+    ],
+)
+def test_benchmarks_are_never_trained_on(root: str, photos: str, masks: str, tmp_path: Path) -> None:
+    write_photo(tmp_path / root / photos / "b.jpg")
+    write_photo(tmp_path / root / masks / "b.jpg")
+    (tmp_path / "link").symlink_to(tmp_path / root)
+    for path in (tmp_path / root, tmp_path / "link"):
+        with pytest.raises(ConfigError, match="got one that quality is measured on"):
+            load_set(path, DataSettings(), held_out=False)
+
+
+def test_no_shared_benchmark_is_taken_for_training(shared: Path) -> None:
+    for root in sorted((shared / "data/eval").iterdir()):
+        with pytest.raises(ConfigError, match="got one that quality is measured on"):
+            load_set(root, DataSettings(), held_out=False)
+
+
+def test_images_are_drawn_by_their_scores(tmp_path: Path) -> None:
+    write_set(tmp_path / "squares", count=3)
+    (tmp_path / "scores.json").write_text(json.dumps({"0.png": 1.0, "1.png": 0.5, "2.png": 0.0}))
+    settings = DataSettings(scores={"squares": "scores.json"}, score_power=2.0, merge=0.0)
+    data = TrainingData(tmp_path, {"squares": 1.0}, settings)
+    rng = np.random.default_rng(0)
+    tops = [int(np.argmax((data.draw(rng)[1] == 1).any(axis=1))) for _ in range(400)]
+    assert tops.count(10) == 0
+    assert 50 < tops.count(15) < 115  # a fifth
+    (tmp_path / "scores.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"data\.scores: expected .*scores.json to hold"):
+        TrainingData(tmp_path, {"squares": 1.0}, settings)
+
+
+def test_negative_clicks_fall_on_other_objects_as_configured() -> None:
+    mask = np.zeros((80, 80), np.uint8)
+    mask[10:30, 10:30], mask[50:70, 50:70] = 1, 2
+    rng = np.random.default_rng(0)
+    settings = ClickSettings(single=0.0, near=0.2, on_others=0.7, negative=20, negative_decay=1.0)
+    rows = np.concatenate([random_clicks(mask, settings, rng) for _ in range(200)])
+    x, y = rows[rows[:, 2] == 0, :2].astype(int).T
+    share = (mask[y, x] == 2).mean()
+    assert 0.65 < share < 0.78
+    assert (mask[y, x] != 1).all()
+
+
+def test_the_first_click_can_lie_near_the_middle() -> None:
+    mask = np.zeros((90, 90), np.uint8)
+    mask[10:80, 10:80] = 1
+    rng = np.random.default_rng(0)
+    settings = ClickSettings(single=0.0, first_near_centre=True, eroded=0.0)
+    clicks = np.array([random_clicks(mask, settings, rng) for _ in range(100)])
+    assert (np.abs(clicks[:, 0, :2] - 44.5).max(axis=1) < 35 * (1 - 1 / 1.7) + 1).all()
+    later = clicks[:, 1:10][clicks[:, 1:10, 2] == 1]
+    assert (np.abs(later[:, :2] - 44.5).max(axis=1) > 30).any()
