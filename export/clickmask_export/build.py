@@ -6,25 +6,27 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from torch import nn
 
 from clickmask.backends import open_backend
+from clickmask.backends.diffusion import Place, choose
 from clickmask.bundle import Bundle
 from clickmask.manifest import Artefact, Parity
 from clickmask_export import graph_lint
 from clickmask_export.bundle_writer import draft_bundle, read_back, write_artefact, write_manifest
 from clickmask_export.errors import BuildError
-from clickmask_export.graphs import Graph, Precision, make_graphs
+from clickmask_export.graphs import LOCAL_NETWORK, Graph, Precision, diffusion_graph, make_graphs
+from clickmask_export.networks import check_strategy, open_networks, with_sparse_keys
 from clickmask_export.onnx_graph import OPSET, export_onnx, serialise
 from clickmask_export.parity_cases import Case, load_photo, make_cases
 from clickmask_export.progress import Progress
-from clickmask_export.recipes import Overrides, make_recipe
+from clickmask_export.recipes import Overrides, Recipe, make_recipe
 from clickmask_export.staging import check_place, staged
 from clickmask_export.targets import Target, TargetName, find_target
 from clickmask_export.torchscript import export_torchscript, is_half
-from clickmask_export.verify import Array, Reference, compare, cuts_something
-from clickmask_models.checkpoints import CheckpointError, load_checkpoint
+from clickmask_export.verify import Array, Reference, compare, cuts_something, worst
 from clickmask_models.pixel_diffusion import PixelDiffusion
 
 
@@ -33,10 +35,13 @@ class Request:
     """What to build, from what, and where.
 
     Attributes:
-        checkpoint: a ``.safetensors`` file of clickmask.
+        checkpoint: of clickmask, or of a public implementation; see docs/checkpoints.md.
         output: the bundle's folder.
+        checkpoint_index: which network of a checkpoint that holds a list of them.
+        local_checkpoint: of a second network, for the crop of the global-to-local strategy.
         targets: runtimes to make an artefact for.
         precision: of the network's body.
+        fdm: form of Feature Diffusion in the graph; see docs/benchmarks/fdm.md.
         overrides: what of the preset is changed.
         force: whether a bundle at ``output`` may be replaced.
         parity_image: a photograph to compare on; None takes scikit-image's.
@@ -44,8 +49,11 @@ class Request:
 
     checkpoint: Path
     output: Path
+    checkpoint_index: int | None = None
+    local_checkpoint: Path | None = None
     targets: Sequence[TargetName] = ("onnxruntime",)
     precision: Precision = "fp32"
+    fdm: Literal["dense", "sparse"] = "dense"
     overrides: Overrides = field(default_factory=Overrides)
     force: bool = False
     parity_image: Path | None = None
@@ -63,9 +71,9 @@ def build(request: Request, progress: Progress) -> dict[str, Mapping[str, Parity
     targets = [find_target(name, request.precision) for name in dict.fromkeys(request.targets)]
     check_place(request.output, force=request.force)
     photo = load_photo(request.parity_image)
-    with progress.stage(f"load {request.checkpoint.name}"):
-        network = _load(request.checkpoint)
-    recipe = make_recipe(network, request.overrides)
+    networks = open_networks(request.checkpoint, request.checkpoint_index, request.local_checkpoint, progress)
+    recipe = make_recipe(next(iter(networks.values())), request.overrides)
+    check_strategy(networks, recipe)
     if recipe.departures:
         progress.note(
             f"the network is not that of preset {recipe.preset!r}, whose settings around it are used: it "
@@ -73,13 +81,15 @@ def build(request: Request, progress: Progress) -> dict[str, Mapping[str, Parity
         )
     diffusion = None if recipe.pixel_diffusion is None else PixelDiffusion(recipe.pixel_diffusion).eval()
     with staged(request.output, force=request.force) as folder:
-        graphs = make_graphs(network, diffusion, flip=recipe.flip, precision=request.precision)
+        graphs = _graphs(request, networks, diffusion, recipe.flip)
         artefacts = tuple(_make(folder, target, request.precision, graphs, progress) for target in targets)
         specs = {graph.name: graph.spec for graph in graphs}
-        draft = draft_bundle(folder, request.checkpoint, recipe, specs, artefacts)
+        draft = draft_bundle(folder, request.checkpoint, request.local_checkpoint, recipe, specs, artefacts)
         cases = list(make_cases(recipe.input, photo))
-        reference = Reference(network, diffusion, recipe.flip)
-        references = _reference(reference, cases, recipe.threshold, progress)
+        references = {
+            name: _reference(name, Reference(network, diffusion, recipe.flip), cases, recipe, progress)
+            for name, network in networks.items()
+        }
         parities = {}
         for target in targets:
             with progress.stage(f"compare {target.backend} with torch on {target.verified_on}"):
@@ -89,15 +99,18 @@ def build(request: Request, progress: Progress) -> dict[str, Mapping[str, Parity
             write_manifest(draft, parities)
             finished = read_back(folder)
             for target in targets:
-                _verify(finished, target, cases[:1], references[:1], request.precision, progress)
+                _verify(finished, target, cases[:1], references, request.precision, progress)
     return parities
 
 
-def _load(path: Path) -> nn.Module:
-    try:
-        return load_checkpoint(path)
-    except CheckpointError as exc:
-        raise BuildError(str(exc)) from exc
+def _graphs(
+    request: Request, networks: Mapping[str, nn.Module], diffusion: PixelDiffusion | None, flip: bool
+) -> list[Graph]:
+    graphs: list[Graph] = []
+    for name, network in networks.items():
+        body = with_sparse_keys(network) if request.fdm == "sparse" else network
+        graphs += make_graphs(body, flip=flip, precision=request.precision, name=name)
+    return graphs if diffusion is None else [*graphs, diffusion_graph(diffusion)]
 
 
 def _make(
@@ -123,17 +136,17 @@ def _export(graph: Graph, target: Target, precision: Precision) -> bytes:
 
 
 def _reference(
-    reference: Reference, cases: Sequence[Case], threshold: float, progress: Progress
+    name: str, reference: Reference, cases: Sequence[Case], recipe: Recipe, progress: Progress
 ) -> list[Array]:
     references = []
-    with progress.stage(f"run the checkpoint in torch on {len(cases)} cases"):
+    with progress.stage(f"run the checkpoint's {name} in torch on {len(cases)} cases"):
         for done, case in enumerate(cases, start=1):
             references.append(reference(case))
             progress.step(done, len(cases))
-    if not cuts_something(references, threshold):
+    if not cuts_something(references, recipe.threshold):
         progress.note(
-            "warning: in no case does the network's mask cover between 2 % and 98 % of the image, so that "
-            "equal masks prove little: is the network trained?"
+            f"warning: in no case does the {name}'s mask cover between 2 % and 98 % of the image, so that "
+            "equal masks prove little: is it trained?"
         )
     return references
 
@@ -142,17 +155,33 @@ def _verify(
     bundle: Bundle,
     target: Target,
     cases: Sequence[Case],
-    references: Sequence[Array],
+    references: Mapping[str, Sequence[Array]],
     precision: Precision,
     progress: Progress,
 ) -> Mapping[str, Parity]:
-    """Runs an artefact through the backend that will run it."""
-    with closing(open_backend(bundle, target.backend, target.verified_on)) as backend:
-        return compare(
-            cases,
-            references,
-            backend,
-            precision=precision,
-            threshold=bundle.manifest.threshold,
-            step=lambda done: progress.step(done, len(cases)),
-        )
+    """Runs an artefact through the backend that will run it, in every way that it can run here.
+
+    Of two networks, and of Pixel Diffusion's graph and its fused kernel, the worse counts.
+    """
+    found: dict[str, Parity] = {}
+    for place in _places(bundle, target):
+        with closing(
+            open_backend(bundle, target.backend, target.verified_on, pixel_diffusion=place)
+        ) as backend:
+            for name, right in references.items():
+                one = compare(
+                    cases,
+                    right[: len(cases)],
+                    backend,
+                    local=name == LOCAL_NETWORK,
+                    precision=precision,
+                    threshold=bundle.manifest.threshold,
+                    step=lambda done: progress.step(done, len(cases)),
+                )
+                found = {kind: worst(found.get(kind, parity), parity) for kind, parity in one.items()}
+    return found
+
+
+def _places(bundle: Bundle, target: Target) -> tuple[Place, ...]:
+    choice = choose(bundle.manifest, "auto", target.verified_on)
+    return ("graph", "native") if choice.place == "native" else ("graph",)

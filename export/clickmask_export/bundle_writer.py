@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from clickmask.bundle import Bundle
-from clickmask.manifest import Artefact, ArtefactFile, GraphSpec, Manifest, Parity, Source
+from clickmask.manifest import Artefact, ArtefactFile, Checkpoint, GraphSpec, Manifest, Parity, Source
 from clickmask_export.errors import OutputError
 from clickmask_export.graphs import Precision
 from clickmask_export.onnx_graph import OPSET
@@ -57,6 +57,7 @@ def write_artefact(
 def draft_bundle(
     folder: Path,
     checkpoint: Path,
+    local_checkpoint: Path | None,
     recipe: Recipe,
     graphs: Mapping[str, GraphSpec],
     artefacts: tuple[Artefact, ...],
@@ -68,7 +69,7 @@ def draft_bundle(
         name=folder.name,
         family=recipe.family,
         preset=recipe.preset,
-        source=Source(_plain_name(checkpoint), _sha256(checkpoint)),
+        source=_source(checkpoint, local_checkpoint),
         input=recipe.input,
         click_maps=recipe.click_maps,
         crop=recipe.crop,
@@ -112,6 +113,11 @@ def read_back(folder: Path) -> Bundle:
                     f"{file.path} differs on the disk from what was written: check {folder.parent}"
                 )
     return bundle
+
+
+def _source(checkpoint: Path, local: Path | None) -> Source:
+    second = None if local is None else Checkpoint(_plain_name(local), _sha256(local))
+    return Source(_plain_name(checkpoint), _sha256(checkpoint), second)
 
 
 def _plain_name(path: Path) -> str:

@@ -30,6 +30,9 @@ examples:
       --target onnxruntime --target torchscript --output engines/cdnet
       ONNX and TorchScript side by side, the published code's settings, one input size
 
+  python export/build_engine.py --checkpoint coarse.pth --local-checkpoint fine.pth --output engines/csfp
+      a public checkpoint as it was downloaded, with the second network that sees the crop
+
 exit status: 0 when a verified bundle was written; 1 with one line that says what to do when not; 143 when
 terminated, with nothing written."""
 
@@ -67,7 +70,21 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="FILE",
-        help="the network: a .safetensors file of clickmask",
+        help="the network: a .safetensors file of clickmask, or a .pth or .pt file of the public ClickSEG "
+        "(CDNet), RITM, f-BRS or CSFPN; recognised by its content, see docs/checkpoints.md",
+    )
+    parser.add_argument(
+        "--checkpoint-index",
+        type=int,
+        metavar="N",
+        help="which network of a checkpoint that holds a list of them, from 0",
+    )
+    parser.add_argument(
+        "--local-checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="a second network of the same architecture for the crop of the global-to-local strategy, such "
+        "as CSFPN's fine one (default: one network sees both)",
     )
     parser.add_argument(
         "--output",
@@ -94,6 +111,13 @@ def _add_artefacts(group: argparse._ArgumentGroup) -> None:
         default="fp32",
         help="of the network's body; fp16 is for GPUs, and what would break in it stays fp32 (default: fp32)",
     )
+    group.add_argument(
+        "--fdm",
+        choices=("dense", "sparse"),
+        default="dense",
+        help="form of CDNet's feature diffusion: every position a key, or those near clicks only, which "
+        "gives the same where sources are narrow Gaussians, sooner if clicks are few (default: dense)",
+    )
 
 
 def _add_use(group: argparse._ArgumentGroup) -> None:
@@ -101,7 +125,9 @@ def _add_use(group: argparse._ArgumentGroup) -> None:
         "--preset",
         metavar="NAME",
         help="crop policy, input sizes, coordinates, flips and threshold by name: "
-        "encode_once_mobilenet_v2, paper, paper_resnet34, paper_resnet101, official "
+        "encode_once_mobilenet_v2; CDNet: paper, paper_resnet34, paper_resnet101, official; DeepLabV3+ of "
+        "others: ritm_resnet34, fbrs_resnet34, fbrs_resnet50, fbrs_resnet101; ritm_hrnet18s, ritm_hrnet18, "
+        "ritm_hrnet32; csfp_official, csfp_paper, csfp_paper_resnet50, csfp_paper_resnet101 "
         "(default: the one whose network the checkpoint has, or the only one of its family)",
     )
     group.add_argument(
@@ -174,8 +200,11 @@ def _run(options: argparse.Namespace) -> None:
     request = Request(
         checkpoint=options.checkpoint,
         output=options.output,
+        checkpoint_index=options.checkpoint_index,
+        local_checkpoint=options.local_checkpoint,
         targets=options.target or ("onnxruntime",),
         precision=options.precision,
+        fdm=options.fdm,
         overrides=overrides,
         force=options.force,
         parity_image=options.parity_image,

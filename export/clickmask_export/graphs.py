@@ -2,14 +2,17 @@
 
 An early-fusion network is one graph; an encode-once network is two, and the encoder's runs once per crop::
 
-    network:  image, clicks[, previous_mask]                        -> logits
-    encoder:  image                                                 -> feature_0, feature_1, ...
-    decoder:  feature_*, clicks[, previous_mask][, image]           -> logits
+    network:          image, clicks[, previous_mask]                  -> logits
+    encoder:          image                                           -> feature_0, feature_1, ...
+    decoder:          feature_*, clicks[, previous_mask][, image]     -> logits
+    pixel_diffusion:  image, clicks, logits                           -> diffused_logits
 
-Flip averaging and Pixel Diffusion are inside the graph that gives the logits. Flip averaging runs the image
-and its mirror image as one batch and averages logits; Pixel Diffusion then sees the unmirrored image only.
-With flips, the encoder's features hold the mirrored image's in the second half of their channels, so that B
-stays the batch.
+A bundle of two early-fusion networks has a second graph like the first, ``local_network``. Pixel Diffusion is
+a graph of its own, so that a host can put its fused kernel there (decision 0013).
+
+Flip averaging is inside the graph that gives the logits: it runs the image and its mirror image as one batch
+and averages. With flips, the encoder's features hold the mirrored image's in the second half of their
+channels, so that B stays the batch.
 
 Inputs and outputs are float32 whatever the precision of the body.
 """
@@ -28,9 +31,13 @@ from clickmask_export.precision import in_half
 
 Precision = Literal["fp32", "fp16"]
 
+NETWORK, LOCAL_NETWORK = "network", "local_network"
+
 _IMAGE = TensorSpec("image", "float32", ("B", 3, "S", "S"))
 _CLICKS = TensorSpec("clicks", "float32", ("B", "M", 3))
 _PREVIOUS_MASK = TensorSpec("previous_mask", "float32", ("B", 1, "S", "S"))
+_LOGITS = TensorSpec("logits", "float32", ("B", 1, "S", "S"))
+_DIFFUSED_LOGITS = TensorSpec("diffused_logits", "float32", ("B", 1, "S", "S"))
 
 # Example extents: all different, none 0 or 1 (torch.export would bake those in), S a multiple of 32.
 EXAMPLE_BATCH, EXAMPLE_CLICKS, EXAMPLE_SIZE = 2, 3, 96
@@ -41,7 +48,7 @@ class Graph:
     """One graph of the pipeline.
 
     Attributes:
-        name: ``network``, ``encoder`` or ``decoder``.
+        name: ``network``, ``local_network``, ``encoder``, ``decoder`` or ``pixel_diffusion``.
         module: takes and gives float32 tensors in the order of the specification; in eval mode.
         spec: names, dtypes and shapes, as they will stand in the manifest.
     """
@@ -59,15 +66,15 @@ class Graph:
 
 
 def make_graphs(
-    network: nn.Module, pixel_diffusion: nn.Module | None, *, flip: bool, precision: Precision
+    network: nn.Module, *, flip: bool, precision: Precision, name: str = NETWORK
 ) -> tuple[Graph, ...]:
     """The graphs of a network.
 
     Args:
         network: in eval mode and float32; it is left as it is.
-        pixel_diffusion: what follows the logits, or None.
         flip: whether logits are averaged with those of the mirrored input.
         precision: of the body; see ``precision.in_half``.
+        name: of the graph, if it is one.
 
     Raises:
         RecipeError: the encoder's features are not (B, C, S/n, S/n).
@@ -75,30 +82,43 @@ def make_graphs(
     body = in_half(network) if precision == "fp16" else network
     dtype = torch.float16 if precision == "fp16" else torch.float32
     mask = _previous_mask(network)
-    logits = (TensorSpec("logits", "float32", ("B", 1, "S", "S")),)
     if not hasattr(network, "encode"):
-        module = NetworkGraph(body, pixel_diffusion, flip, dtype).eval()
-        return (Graph("network", module, GraphSpec((_IMAGE, _CLICKS, *mask), logits)),)
+        module = NetworkGraph(body, flip, dtype).eval()
+        return (Graph(name, module, GraphSpec((_IMAGE, _CLICKS, *mask), (_LOGITS,))),)
     encoder = EncoderGraph(body, flip, dtype).eval()
     features = _feature_specs(encoder)
-    decoder = DecoderGraph(body, pixel_diffusion, flip, dtype, len(features), bool(mask)).eval()
-    # Without Pixel Diffusion the image still tells how wide the frame is that clicks are mirrored in.
-    image = (_IMAGE,) if pixel_diffusion is not None or (flip and not mask) else ()
+    decoder = DecoderGraph(body, flip, dtype, len(features), bool(mask)).eval()
+    # Without a previous mask, the image tells how wide the frame is that clicks are mirrored in.
+    image = (_IMAGE,) if flip and not mask else ()
     return (
         Graph("encoder", encoder, GraphSpec((_IMAGE,), features)),
-        Graph("decoder", decoder, GraphSpec((*features, _CLICKS, *mask, *image), logits)),
+        Graph("decoder", decoder, GraphSpec((*features, _CLICKS, *mask, *image), (_LOGITS,))),
     )
+
+
+def diffusion_graph(pixel_diffusion: nn.Module) -> Graph:
+    """The graph of Pixel Diffusion, in float32 whatever the network's precision."""
+    spec = GraphSpec((_IMAGE, _CLICKS, _LOGITS), (_DIFFUSED_LOGITS,))
+    return Graph("pixel_diffusion", DiffusionGraph(pixel_diffusion).eval(), spec)
+
+
+class DiffusionGraph(nn.Module):
+    """Pixel Diffusion, its inputs in the order of the graph's."""
+
+    def __init__(self, pixel_diffusion: nn.Module) -> None:
+        super().__init__()
+        self.pixel_diffusion = pixel_diffusion
+
+    def forward(self, image: Tensor, clicks: Tensor, logits: Tensor) -> Tensor:
+        return self.pixel_diffusion(logits, image, clicks)
 
 
 class NetworkGraph(nn.Module):
     """A whole early-fusion network."""
 
-    def __init__(
-        self, network: nn.Module, pixel_diffusion: nn.Module | None, flip: bool, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, network: nn.Module, flip: bool, dtype: torch.dtype) -> None:
         super().__init__()
-        self.network, self.pixel_diffusion = network, pixel_diffusion
-        self.flip, self.dtype = flip, dtype
+        self.network, self.flip, self.dtype = network, flip, dtype
 
     def forward(self, image: Tensor, clicks: Tensor, previous_mask: Tensor | None = None) -> Tensor:
         inputs = (image, clicks, previous_mask)
@@ -106,7 +126,7 @@ class NetworkGraph(nn.Module):
             inputs = (_with_mirror(image), _with_mirrored_clicks(clicks, image), _with_mirror(previous_mask))
         # Clicks stay float32: half precision has no half pixels beyond 512.
         logits = self.network(inputs[0].to(self.dtype), inputs[1], inputs[2]).float()
-        return _finish(logits, image, clicks, self.flip, self.pixel_diffusion)
+        return _average(logits, clicks) if self.flip else logits
 
 
 class EncoderGraph(nn.Module):
@@ -126,17 +146,10 @@ class DecoderGraph(nn.Module):
     """What an encode-once network does for each click; inputs in the order of the module's docstring."""
 
     def __init__(
-        self,
-        network: nn.Module,
-        pixel_diffusion: nn.Module | None,
-        flip: bool,
-        dtype: torch.dtype,
-        features: int,
-        previous_mask: bool,
+        self, network: nn.Module, flip: bool, dtype: torch.dtype, features: int, previous_mask: bool
     ) -> None:
         super().__init__()
-        self.network, self.pixel_diffusion = network, pixel_diffusion
-        self.flip, self.dtype = flip, dtype
+        self.network, self.flip, self.dtype = network, flip, dtype
         self.features, self.previous_mask = features, previous_mask
 
     def forward(self, *tensors: Tensor) -> Tensor:
@@ -146,22 +159,18 @@ class DecoderGraph(nn.Module):
         inputs = (features, clicks, previous_mask)
         if self.flip:
             features = tuple(_channels_to_mirror(f) for f in features)
-            frame = previous_mask if image is None else image  # make_graphs gives one of them
+            frame = previous_mask if image is None else image  # make_graphs gives one
             inputs = (features, _with_mirrored_clicks(clicks, frame), _with_mirror(previous_mask))
         cast = tuple(f.to(self.dtype) for f in inputs[0])
         logits = self.network.decode(cast, inputs[1], inputs[2]).float()
-        return _finish(logits, image, clicks, self.flip, self.pixel_diffusion)
+        return _average(logits, clicks) if self.flip else logits
 
 
-def _finish(
-    logits: Tensor, image: Tensor | None, clicks: Tensor, flip: bool, pixel_diffusion: nn.Module | None
-) -> Tensor:
-    """Averages the mirrored logits and diffuses; all of it float32."""
-    if flip:
-        # Not chunk(2): torch.export would fix the batch.
-        pair = logits.reshape(2, clicks.shape[0], *logits.shape[1:])
-        logits = (pair[0] + pair[1].flip(-1)) / 2
-    return logits if pixel_diffusion is None else pixel_diffusion(logits, image, clicks)
+def _average(logits: Tensor, clicks: Tensor) -> Tensor:
+    """(2B, 1, H, W), mirrored ones last -> (B, 1, H, W)."""
+    # Not chunk(2): torch.export would fix the batch.
+    pair = logits.reshape(2, clicks.shape[0], *logits.shape[1:])
+    return (pair[0] + pair[1].flip(-1)) / 2
 
 
 def _with_mirror(planes: Tensor | None) -> Tensor | None:

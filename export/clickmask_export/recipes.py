@@ -105,7 +105,6 @@ def describe_diffusion(config: PixelDiffusionConfig | None) -> PixelDiffusionSpe
     rest = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in named}
     options = {"click_map": config.click_map.kind, "click_map_size": config.click_map.size, **rest}
     return PixelDiffusionSpec(
-        place="graph",
         iterations=config.iterations,
         dilations=config.dilations,
         amplitude=config.amplitude,

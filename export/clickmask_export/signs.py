@@ -36,6 +36,7 @@ _KEEP = frozenset(
 )
 _NEVER_NEGATIVE = frozenset(
     {"Abs", "Exp", "Relu", "Sigmoid", "Softmax", "Shape", "Size", "ReduceL1", "ReduceL2", "ReduceSumSquare"}
+    | {"And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or", "Xor"}  # 0 or 1
 )
 # Smaller than this is no guard: what is divided by it leaves float32's range, and subnormals may be flushed.
 _LEAST = np.float32(1e-12)

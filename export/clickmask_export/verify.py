@@ -115,6 +115,7 @@ def compare(
     references: Sequence[Array],
     backend: Backend,
     *,
+    local: bool = False,
     precision: str,
     threshold: float,
     step: Callable[[int], None] | None = None,
@@ -125,6 +126,7 @@ def compare(
         cases: what to compare on.
         references: the logits that are right, for each case.
         backend: the artefact, opened as an application opens it.
+        local: whether the references are those of the bundle's second network.
         precision: "fp32" or "fp16": which tolerance to ask for.
         threshold: of the mask, a probability.
         step: told how many cases are done.
@@ -135,18 +137,19 @@ def compare(
     Raises:
         VerificationError: a difference out of tolerance, or logits that are not finite; names the case.
     """
-    tolerance, worst = TOLERANCES[precision], dict[str, Difference]()
+    tolerance, found = TOLERANCES[precision], dict[str, Difference]()
     for done, (case, right) in enumerate(zip(cases, references, strict=True), start=1):
-        difference = measure(right, _run(backend, case), threshold, tolerance)
-        worst[case.kind] = worst.get(case.kind, Difference()).worst(difference)
+        difference = measure(right, _run(backend, case, local), threshold, tolerance)
+        found[case.kind] = found.get(case.kind, Difference()).worst(difference)
         if problem := _problem(difference, tolerance):
             advice = "; --precision fp32 keeps it exact" if precision == "fp16" else ""
+            where = f"the local network, {case.label}" if local else case.label
             raise VerificationError(
-                f"{backend.name} {precision} differs from torch on {case.label}: {problem}{advice}"
+                f"{backend.name} {precision} differs from torch on {where}: {problem}{advice}"
             )
         if step is not None:
             step(done)
-    return {kind: Parity(d.iou, d.flips, d.max_error) for kind, d in worst.items()}
+    return {kind: Parity(d.iou, d.flips, d.max_error) for kind, d in found.items()}
 
 
 def measure(reference: Array, got: Array, threshold: float, tolerance: Tolerance = FP32) -> Difference:
@@ -179,6 +182,15 @@ def cuts_something(references: Sequence[Array], threshold: float) -> bool:
     return any(0.02 < share < 0.98 for share in shares)
 
 
+def worst(first: Parity, second: Parity) -> Parity:
+    """The worse of each measure."""
+    return Parity(
+        min(first.iou, second.iou),
+        max(first.sign_flips, second.sign_flips),
+        max(first.max_error, second.max_error),
+    )
+
+
 def table(parities: Mapping[str, Mapping[str, Parity]]) -> str:
     """Parity of every artefact for a reader: one row for each kind of image, worst over all its cases."""
     lines = []
@@ -191,9 +203,9 @@ def table(parities: Mapping[str, Mapping[str, Parity]]) -> str:
     return "\n".join(lines)
 
 
-def _run(backend: Backend, case: Case) -> Array:
+def _run(backend: Backend, case: Case, local: bool) -> Array:
     try:
-        return backend.decode(backend.encode(case.image), case.clicks, case.previous_mask)
+        return backend.decode(backend.encode(case.image, local=local), case.clicks, case.previous_mask)
     except BackendError as exc:  # of logits with NaN as well
         raise VerificationError(f"{backend.name} fails on {case.label}: {exc}") from exc
 

@@ -39,7 +39,7 @@ class CDNetConfig:
         click_map: how clicks are drawn for the stem, in network-input pixels.
         fusion: ``map_fusion`` makes three channels of image and maps (paper); ``conv1s`` adds features of
             the maps to the stem's output (public code).
-        previous_mask: whether a previous mask enters beside the click maps (neither paper nor code).
+        previous_mask: whether a previous mask enters beside the click maps (no released one has it).
         feature_diffusion: FDM at ASPP's output; None for the baseline without it.
         pixel_diffusion: PDM after the logits, at inference only; None for none.
     """

@@ -24,6 +24,10 @@ class ClickNetwork(nn.Module):
         mean: of the images that the backbone expects, per colour, of values in [0, 1].
         std: likewise.
         align_corners: of the last resize; the published networks align.
+
+    Attributes:
+        config, mean, std: as given.
+        takes_previous_mask: whether ``previous_mask`` must be given.
     """
 
     _mean: Tensor

@@ -21,6 +21,7 @@ from clickmask_export import build as steps
 from clickmask_export.build import Request, build
 from clickmask_export.errors import BuildError, LintError, OutputError, VerificationError
 from clickmask_export.graph_lint import Finding
+from clickmask_export.graphs import Graph, make_graphs
 from clickmask_export.progress import Progress
 from clickmask_export.recipes import Recipe
 from clickmask_models.pixel_diffusion import PixelDiffusion, PixelDiffusionConfig
@@ -28,7 +29,7 @@ from clickmask_models.pixel_diffusion import PixelDiffusion, PixelDiffusionConfi
 DIFFUSION = PixelDiffusionConfig(iterations=1, dilations=(1,))
 
 
-def recipe(network, flip, diffuse):
+def recipe(network, flip, diffuse, crop="fbrs"):
     spec = InputSpec(
         sizes=(64, 96),
         fit="letterbox",
@@ -39,8 +40,8 @@ def recipe(network, flip, diffuse):
         previous_mask=network.takes_previous_mask,
         max_clicks=16,
     )
-    maps, crop = ClickMaps("disk", 3.0), CropPolicy.named("fbrs")
-    return Recipe("cdnet", "official", spec, maps, crop, flip, 0.5, diffuse)
+    maps, policy = ClickMaps("disk", 3.0), CropPolicy.named(crop)
+    return Recipe("cdnet", "official", spec, maps, policy, flip, 0.5, diffuse)
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def make(tmp_path, monkeypatch):
     ):
         """``broken`` maps names in the module to what replaces them during this build."""
         replaced = {
-            "load_checkpoint": lambda _: network,
+            "open_networks": lambda *_: {"network": network},
             "make_recipe": lambda network, _: recipe(network, flip, diffuse),
             **(broken or {}),
         }
@@ -107,6 +108,62 @@ def test_a_bundle_computes_what_torch_does_in_every_backend(make, network):
         backend.close()
 
 
+def other_network():
+    """The stand-in with other weights: a second checkpoint of the same architecture."""
+    network = EarlyFusion()
+    torch.nn.init.normal_(network.head.weight, std=4, generator=torch.Generator().manual_seed(5))
+    return network
+
+
+def pair(network, **replaced):
+    """What a build of two networks replaces."""
+    networks = {"network": network, "local_network": other_network()}
+    return {
+        "open_networks": lambda *_: networks,
+        "make_recipe": lambda network, _: recipe(network, False, None, "global_to_local"),
+        **replaced,
+    }
+
+
+def test_a_bundle_of_two_networks_runs_each_where_it_belongs(make, tmp_path):
+    fine = tmp_path / "fine.safetensors"
+    fine.write_bytes(b"other weights")
+    parities, output = make(EarlyFusion(), broken=pair(EarlyFusion()), local_checkpoint=fine)
+    bundle = load_bundle(output)
+    assert sorted(os.listdir(output)) == ["local_network.onnx", "manifest.json", "network.onnx"]
+    assert bundle.manifest.graphs["local_network"] == bundle.manifest.graphs["network"]
+    assert bundle.manifest.source.local.checkpoint == "fine.safetensors"
+    assert bundle.manifest.source.local.sha256 == hashlib.sha256(b"other weights").hexdigest()
+    assert bundle.manifest.artefacts[0].parity == parities["onnxruntime"]
+    image, clicks, mask = inputs(batch=2, clicks=5, size=96)
+    backend = open_backend(bundle, "onnxruntime", "cpu")
+    for local, network in ((False, EarlyFusion()), (True, other_network())):
+        features = backend.encode(image.numpy(), local=local)
+        got = backend.decode(features, clicks.numpy(), mask.numpy())
+        np.testing.assert_allclose(got, network(image, clicks, mask).detach().numpy(), atol=2e-3)
+    backend.close()
+
+
+def test_a_second_network_that_computes_something_else_is_not_shipped(make, tmp_path):
+    fine = tmp_path / "fine.safetensors"
+    fine.write_bytes(b"other weights")
+    export = steps._export
+
+    def first_twice(graph, target, precision):
+        module = (
+            Graph(graph.name, early_fusion_graph(), graph.spec) if graph.name == "local_network" else graph
+        )
+        return export(module, target, precision)
+
+    with pytest.raises(VerificationError, match="differs from torch on the local network"):
+        make(EarlyFusion(), broken=pair(EarlyFusion(), _export=first_twice), local_checkpoint=fine)
+    assert not (tmp_path / "out" / "engine").exists()
+
+
+def early_fusion_graph():
+    return make_graphs(EarlyFusion(), flip=False, precision="fp32")[0].module
+
+
 def test_the_manifest_says_what_was_built(make):
     parities, output = make(EarlyFusion())
     manifest = load_bundle(output).manifest
@@ -136,7 +193,7 @@ def test_building_twice_gives_the_same_bundle_to_the_byte(make, monkeypatch):
     assert b"2023-11-14T22:13:20+00:00" in contents[0]["manifest.json"]
 
 
-STAGES = ["load_checkpoint", "make_recipe", "make_graphs", "_export", "write_artefact", "draft_bundle"]
+STAGES = ["open_networks", "make_recipe", "make_graphs", "_export", "write_artefact", "draft_bundle"]
 STAGES += ["make_cases", "open_backend", "compare", "write_manifest", "read_back"]
 
 
@@ -194,7 +251,7 @@ def test_an_existing_bundle_stops_the_build_before_it_starts(make, monkeypatch, 
     monkeypatch.setattr(steps, "_export", cached_exports)
     make(EarlyFusion())
     with pytest.raises(BuildError, match="add --force"):
-        make(EarlyFusion(), broken={"load_checkpoint": lambda _: pytest.fail("too late")})
+        make(EarlyFusion(), broken={"open_networks": lambda *_: pytest.fail("too late")})
 
 
 def test_a_file_that_the_disk_altered_is_not_shipped(make, monkeypatch, tmp_path, cached_exports):
@@ -224,7 +281,11 @@ def test_progress_names_every_stage_with_its_seconds(make, monkeypatch, cached_e
     stream = io.StringIO()
     make(EarlyFusion(), stream=stream)
     text = stream.getvalue()
-    for stage in ("load weights", "export the network for onnxruntime", "in torch on 35 cases", "compare"):
+    for stage in (
+        "export the network for onnxruntime",
+        "run the checkpoint's network in torch on 35 cases",
+        "compare",
+    ):
         assert stage in text
     assert "warning" not in text
     assert text.rstrip().endswith(" s")

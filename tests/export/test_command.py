@@ -77,14 +77,13 @@ def test_a_checkpoint_that_is_not_there(capsys, tmp_path):
 def test_a_checkpoint_of_something_else(capsys, tmp_path):
     save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
     line = fails(capsys, "--checkpoint", tmp_path / "other.safetensors", "--output", tmp_path / "out")
-    assert "expected a clickmask checkpoint" in line
+    assert "expected the tensors of a network of ClickSEG (CDNet), RITM, CSFPN or f-BRS" in line
 
 
 def test_a_checkpoint_that_is_no_safetensors(capsys, tmp_path):
     (tmp_path / "bad.safetensors").write_bytes(b"\x00" * 100)
-    assert "expected a .safetensors file" in fails(
-        capsys, "--checkpoint", tmp_path / "bad.safetensors", "--output", tmp_path / "out"
-    )
+    line = fails(capsys, "--checkpoint", tmp_path / "bad.safetensors", "--output", tmp_path / "out")
+    assert "bad.safetensors: expected a file that safetensors or torch.save wrote" in line
 
 
 @pytest.mark.parametrize(
@@ -101,6 +100,12 @@ def test_a_checkpoint_that_is_no_safetensors(capsys, tmp_path):
 )
 def test_options_that_do_not_fit(capsys, tmp_path, checkpoint, options, message):
     assert message in fails(capsys, "--checkpoint", checkpoint, "--output", tmp_path / "out", *options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_local_network_that_nothing_would_run(capsys, tmp_path, checkpoint):
+    options = ["--checkpoint", checkpoint, "--local-checkpoint", checkpoint]
+    assert "leave it out" in fails(capsys, *options, "--output", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -170,13 +175,15 @@ def test_a_checkpoint_that_several_presets_fit_asks_for_one(capsys, tmp_path):
     config = CDNetConfig(backbone="resnet18", stem="v1b", channels=2)
     save_checkpoint(tmp_path / "own.safetensors", CDNet(config))
     line = fails(capsys, "--checkpoint", tmp_path / "own.safetensors", "--output", tmp_path / "out")
-    assert "none of paper, paper_resnet34, paper_resnet101, official: name the settings with --preset" in line
+    assert "network is none of paper, paper_resnet34, paper_resnet101, official," in line
+    assert line.endswith(": name the settings with --preset")
 
 
 def test_the_defaults_are_one_onnx_artefact_in_float32():
     options = command.make_parser().parse_args(["--checkpoint", "a.safetensors", "--output", "b"])
     assert options.checkpoint == Path("a.safetensors")
     assert (options.target, options.precision, options.flip, options.pdm) == (None, "fp32", None, None)
+    assert (options.fdm, options.checkpoint_index, options.local_checkpoint) == ("dense", None, None)
     both = command.make_parser().parse_args(
         ["--checkpoint", "a", "--output", "b", "--target", "onnxruntime", "--target", "torchscript", "--flip"]
     )

@@ -198,6 +198,21 @@ def test_a_root_of_a_mean_of_squares_is_sound():
     assert rules(model(nodes, {"axes": np.int64([1])})) == []
 
 
+@pytest.mark.parametrize(("penalty", "found"), [(1e9, []), (-1e9, ["unguarded root"])])
+def test_a_root_of_a_square_and_a_penalty_where_a_condition_holds(penalty, found):
+    """A distance map: far from every click that is absent. A condition is 0 or 1."""
+    nodes = [
+        node("Mul", ["image", "image"], "square"),
+        node("Equal", ["image", "absent"], "condition"),
+        node("Cast", ["condition"], "number", to=TensorProto.FLOAT),
+        node("Mul", ["number", "penalty"], "far"),
+        node("Add", ["square", "far"], "distance"),
+        node("Sqrt", ["distance"], "logits"),
+    ]
+    constants = {"absent": np.float32(-1), "penalty": np.float32(penalty)}
+    assert rules(model(nodes, constants)) == found
+
+
 def test_integer_division_of_shapes_is_no_concern():
     nodes = [
         node("Shape", ["image"], "shape"),

@@ -7,46 +7,47 @@ import torch
 from export_stand_ins import EarlyFusion, EncodeOnce, flipped_average, inputs
 
 from clickmask_export.errors import LintError, RecipeError
-from clickmask_export.graphs import make_graphs
+from clickmask_export.graphs import diffusion_graph, make_graphs
 from clickmask_export.precision import in_half
 from clickmask_models.pixel_diffusion import PixelDiffusion, PixelDiffusionConfig
 
 
 def run(graphs, image, clicks, mask):
-    """A pipeline as a backend runs it: by name."""
+    """A pipeline as a backend runs it, by name: the last output."""
     tensors = {"image": image, "clicks": clicks, "previous_mask": mask}
     with torch.no_grad():
         for graph in graphs:
             outputs = graph.module(*(tensors[spec.name] for spec in graph.spec.inputs))
             outputs = outputs if isinstance(outputs, tuple) else (outputs,)
             tensors |= {spec.name: out for spec, out in zip(graph.spec.outputs, outputs, strict=True)}
-    return tensors["logits"]
+    return outputs[-1]
 
 
 @pytest.mark.parametrize("kind", [EarlyFusion, EncodeOnce])
 @pytest.mark.parametrize("previous_mask", [True, False])
-@pytest.mark.parametrize("diffuse", [True, False])
-def test_flips_average_logits_and_diffusion_sees_the_straight_image_only(kind, previous_mask, diffuse):
+def test_flips_average_logits(kind, previous_mask):
     network = kind(previous_mask)
-    diffusion = PixelDiffusion(PixelDiffusionConfig(iterations=2)) if diffuse else None
     image, clicks, mask = inputs(batch=3, clicks=4, size=64)
     mask = mask if previous_mask else None
-    expected = flipped_average(network, image, clicks, mask)
-    if diffusion is not None:
-        expected = diffusion(expected, image, clicks)
-    got = run(make_graphs(network, diffusion, flip=True, precision="fp32"), image, clicks, mask)
-    torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
-    assert not torch.allclose(
-        got,
-        run(make_graphs(network, diffusion, flip=False, precision="fp32"), image, clicks, mask),
-        atol=1e-2,
-    )
+    got = run(make_graphs(network, flip=True, precision="fp32"), image, clicks, mask)
+    torch.testing.assert_close(got, flipped_average(network, image, clicks, mask), atol=1e-5, rtol=0)
+    straight = run(make_graphs(network, flip=False, precision="fp32"), image, clicks, mask)
+    assert not torch.allclose(got, straight, atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", [EarlyFusion, EncodeOnce])
+def test_pixel_diffusion_is_a_graph_that_follows_the_averaged_logits(kind):
+    network, diffusion = kind(), PixelDiffusion(PixelDiffusionConfig(iterations=2))
+    image, clicks, mask = inputs(batch=3, clicks=4, size=64)
+    graphs = [*make_graphs(network, flip=True, precision="fp32"), diffusion_graph(diffusion)]
+    expected = diffusion(flipped_average(network, image, clicks, mask), image, clicks)
+    torch.testing.assert_close(run(graphs, image, clicks, mask), expected, atol=1e-5, rtol=0)
 
 
 def test_without_flips_a_pipeline_is_the_network():
     image, clicks, mask = inputs(batch=2, clicks=3, size=64)
     for network in (EarlyFusion(), EncodeOnce()):
-        got = run(make_graphs(network, None, flip=False, precision="fp32"), image, clicks, mask)
+        got = run(make_graphs(network, flip=False, precision="fp32"), image, clicks, mask)
         torch.testing.assert_close(got, network(image, clicks, mask).detach())
 
 
@@ -54,40 +55,40 @@ def test_an_absent_click_stays_absent_in_the_mirror():
     network = EarlyFusion()
     image, clicks, mask = inputs(batch=1, clicks=1, size=64)
     clicks[:] = -1
-    graphs = make_graphs(network, None, flip=True, precision="fp32")
+    graphs = make_graphs(network, flip=True, precision="fp32")
     padded = torch.cat([clicks, torch.full((1, 5, 3), -1.0)], dim=1)
     torch.testing.assert_close(run(graphs, image, clicks, mask), run(graphs, image, padded, mask))
 
 
 def test_specifications_name_features_by_stride_and_double_their_channels_with_flips():
-    straight, _ = make_graphs(EncodeOnce(), None, flip=False, precision="fp32")
+    straight, _ = make_graphs(EncodeOnce(), flip=False, precision="fp32")
     assert [(t.name, t.shape) for t in straight.spec.outputs] == [
         ("feature_0", ("B", 6, "S/2", "S/2")),
         ("feature_1", ("B", 4, "S/4", "S/4")),
     ]
-    flipped, decoder = make_graphs(EncodeOnce(), None, flip=True, precision="fp32")
+    flipped, decoder = make_graphs(EncodeOnce(), flip=True, precision="fp32")
     assert [t.shape[1] for t in flipped.spec.outputs] == [12, 8]
     assert [t.name for t in decoder.spec.inputs] == ["feature_0", "feature_1", "clicks", "previous_mask"]
 
 
-def test_the_decoder_takes_the_image_for_pixel_diffusion():
-    _, decoder = make_graphs(
-        EncodeOnce(), PixelDiffusion(PixelDiffusionConfig()), flip=False, precision="fp32"
-    )
-    assert [t.name for t in decoder.spec.inputs][-1] == "image"
+def test_a_decoder_takes_the_image_only_where_nothing_else_tells_the_mirror_its_width():
+    _, decoder = make_graphs(EncodeOnce(previous_mask=False), flip=True, precision="fp32")
+    assert [t.name for t in decoder.spec.inputs][-2:] == ["clicks", "image"]
+    _, decoder = make_graphs(EncodeOnce(previous_mask=False), flip=False, precision="fp32")
+    assert [t.name for t in decoder.spec.inputs][-1] == "clicks"
 
 
 def test_features_that_a_bundle_cannot_describe_are_refused():
     network = EncodeOnce()
     network.encode = lambda image: (image.mean((2, 3)),)
     with pytest.raises(RecipeError, match="feature 0 has the shape"):
-        make_graphs(network, None, flip=False, precision="fp32")
+        make_graphs(network, flip=False, precision="fp32")
 
 
 @pytest.mark.parametrize("kind", [EarlyFusion, EncodeOnce])
 def test_half_precision_keeps_the_edges_float32_and_the_original_untouched(kind):
     network = kind()
-    graphs = make_graphs(network, PixelDiffusion(PixelDiffusionConfig()), flip=True, precision="fp16")
+    graphs = make_graphs(network, flip=True, precision="fp16")
     image, clicks, mask = inputs(batch=2, clicks=3, size=64)
     seen = []
     for graph in graphs:
@@ -96,8 +97,8 @@ def test_half_precision_keeps_the_edges_float32_and_the_original_untouched(kind)
     body = graphs[0].module.network
     assert {p.dtype for p in body.parameters()} == {torch.float16}
     assert {p.dtype for p in network.parameters()} == {torch.float32}
-    full = run(make_graphs(network, None, flip=True, precision="fp32"), image, clicks, mask)
-    half = run(make_graphs(network, None, flip=True, precision="fp16"), image, clicks, mask)
+    full = run(make_graphs(network, flip=True, precision="fp32"), image, clicks, mask)
+    half = run(make_graphs(network, flip=True, precision="fp16"), image, clicks, mask)
     assert 0 < (full - half).abs().max() < 0.05
 
 
@@ -118,7 +119,7 @@ def test_clicks_reach_a_half_precision_body_in_float32():
             return forward(self, image, clicks, previous_mask)
 
     network.__class__ = Spy
-    (graph,) = make_graphs(network, None, flip=False, precision="fp16")
+    (graph,) = make_graphs(network, flip=False, precision="fp16")
     graph.module(*graph.example())
     assert seen == [(torch.float16, torch.float32)]
 

@@ -16,7 +16,7 @@ from torch import nn
 from clickmask.manifest import GraphSpec, TensorSpec
 from clickmask_export import graph_lint
 from clickmask_export.errors import BuildError
-from clickmask_export.graphs import Graph, make_graphs
+from clickmask_export.graphs import Graph, diffusion_graph, make_graphs
 from clickmask_export.onnx_graph import OPSET, export_onnx, serialise
 from clickmask_models.pixel_diffusion import PixelDiffusion, PixelDiffusionConfig
 
@@ -25,10 +25,21 @@ EXTENTS = [(1, 1, 64), (2, 4, 96), (3, 7, 160)]  # batch, clicks, size; one of t
 
 @pytest.fixture(scope="module")
 def network_graph():
-    """An early-fusion network with flips and the paper's ten stages of Pixel Diffusion."""
-    diffusion = PixelDiffusion(PixelDiffusionConfig())
-    (graph,) = make_graphs(EarlyFusion(), diffusion, flip=True, precision="fp32")
+    """An early-fusion network with flips."""
+    (graph,) = make_graphs(EarlyFusion(), flip=True, precision="fp32")
     return graph, export_onnx(graph)
+
+
+@pytest.fixture(scope="module")
+def diffusion():
+    """The paper's ten stages of Pixel Diffusion."""
+    graph = diffusion_graph(PixelDiffusion(PixelDiffusionConfig()))
+    return graph, export_onnx(graph)
+
+
+@pytest.fixture(params=["network_graph", "diffusion"])
+def exported(request):
+    return request.getfixturevalue(request.param)
 
 
 def session(model):
@@ -40,17 +51,24 @@ def session(model):
 @pytest.mark.parametrize("extents", EXTENTS)
 def test_one_graph_equals_the_network_in_torch(network_graph, extents):
     image, clicks, mask = inputs(*extents)
-    network = EarlyFusion()
-    expected = PixelDiffusion(PixelDiffusionConfig())(
-        flipped_average(network, image, clicks, mask), image, clicks
-    )
+    expected = flipped_average(EarlyFusion(), image, clicks, mask)
     feeds = {"image": image.numpy(), "clicks": clicks.numpy(), "previous_mask": mask.numpy()}
     (got,) = session(network_graph[1]).run(["logits"], feeds)
+    np.testing.assert_allclose(got, expected.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("extents", EXTENTS)
+def test_pixel_diffusion_equals_torch(diffusion, extents):
+    image, clicks, _ = inputs(*extents)
+    logits = flipped_average(EarlyFusion(), *inputs(*extents))
+    feeds = {"image": image.numpy(), "clicks": clicks.numpy(), "logits": logits.numpy()}
+    (got,) = session(diffusion[1]).run(["diffused_logits"], feeds)
+    expected = PixelDiffusion(PixelDiffusionConfig())(logits, image, clicks)
     np.testing.assert_allclose(got, expected.numpy(), atol=2e-4)
 
 
-def test_pixel_diffusion_is_ten_named_stages_of_four_dilated_convolutions(network_graph):
-    _, model = network_graph
+def test_pixel_diffusion_is_ten_named_stages_of_four_dilated_convolutions(diffusion):
+    _, model = diffusion
     stages = [
         n for n in model.graph.node if n.name.startswith("pixel_diffusion/stages.") and n.op_type == "Conv"
     ]
@@ -63,31 +81,34 @@ def test_pixel_diffusion_is_ten_named_stages_of_four_dilated_convolutions(networ
     assert set(map(tuple, dilations.values())) == {((1, 1), (2, 2), (4, 4), (8, 8))}
 
 
-def test_names_are_unique_and_tell_the_module(network_graph):
-    names = [node.name for node in network_graph[1].graph.node]
-    assert Counter(names).most_common(1)[0][1] == 1
-    assert any(name.startswith("network/") and name.endswith("/Conv") for name in names)
+def test_names_are_unique_and_tell_the_module(network_graph, diffusion):
+    for _, model in (network_graph, diffusion):
+        names = [node.name for node in model.graph.node]
+        assert Counter(names).most_common(1)[0][1] == 1
+    assert any(
+        n.name.startswith("network/") and n.name.endswith("/Conv") for n in network_graph[1].graph.node
+    )
     assert "pixel_diffusion/affinity/Exp" in names
 
 
-def test_shapes_carry_the_symbols_of_the_manifest(network_graph):
-    graph, model = network_graph
+def test_shapes_carry_the_symbols_of_the_manifest(exported):
+    graph, model = exported
     for values, specs in ((model.graph.input, graph.spec.inputs), (model.graph.output, graph.spec.outputs)):
         shapes = [[d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in values]
         assert shapes == [list(spec.shape) for spec in specs]
 
 
-def test_the_export_passes_the_checker_and_the_lint(network_graph):
-    graph, model = network_graph
+def test_the_export_passes_the_checker_and_the_lint(exported):
+    graph, model = exported
     onnx.checker.check_model(model, full_check=True)
     assert graph_lint.lint(model, graph.spec, OPSET, "fp32") == []
 
 
-def test_nothing_of_the_build_machine_is_left(network_graph):
-    data = serialise(network_graph[1])
+def test_nothing_of_the_build_machine_is_left(exported):
+    data = serialise(exported[1])
     for trace in (b"/site-packages", b"export_stand_ins", b"stack_trace", b"File "):
         assert trace not in data
-    assert not any(node.metadata_props or node.doc_string for node in network_graph[1].graph.node)
+    assert not any(node.metadata_props or node.doc_string for node in exported[1].graph.node)
 
 
 class Doubled(nn.Module):

@@ -15,7 +15,7 @@ from clickmask_export.onnx_graph import OPSET, export_onnx, serialise
 
 @pytest.fixture(scope="module")
 def pipeline():
-    graphs = make_graphs(EncodeOnce(), None, flip=True, precision="fp16")
+    graphs = make_graphs(EncodeOnce(), flip=True, precision="fp16")
     return [(graph, export_onnx(graph)) for graph in graphs]
 
 
@@ -57,5 +57,5 @@ def test_features_carry_their_stride_in_the_shape(pipeline):
 
 
 def test_the_same_network_gives_the_same_bytes(pipeline):
-    again, _ = make_graphs(EncodeOnce(), None, flip=True, precision="fp16")
+    again, _ = make_graphs(EncodeOnce(), flip=True, precision="fp16")
     assert serialise(export_onnx(again)) == serialise(pipeline[0][1])

@@ -11,7 +11,7 @@ from clickmask.errors import BackendError
 from clickmask.manifest import Parity
 from clickmask_export.errors import VerificationError
 from clickmask_export.parity_cases import Case
-from clickmask_export.verify import FP16, FP32, Reference, compare, cuts_something, measure, table
+from clickmask_export.verify import FP16, FP32, Reference, compare, cuts_something, measure, table, worst
 from clickmask_models.pixel_diffusion import PixelDiffusion, PixelDiffusionConfig
 
 SIZE = 40
@@ -33,7 +33,8 @@ class Backend:
     def __init__(self, answer):
         self.answer = answer
 
-    def encode(self, image):
+    def encode(self, image, local=False):
+        self.local = local
         return image
 
     def decode(self, *_):
@@ -177,6 +178,17 @@ def test_parity_is_the_worst_of_each_kind():
     )
     assert found["noise"].max_error == 0
     assert found["flat"].max_error == pytest.approx(1e-4, rel=0.01)
+
+
+def test_the_local_network_is_the_one_that_runs_and_is_named():
+    backend = Backend(-logits((slice(0, 20), slice(0, 20))))
+    with pytest.raises(VerificationError, match="on the local network, flat, label: "):
+        compare([case()], [-backend.answer], backend, local=True, precision="fp32", threshold=0.5)
+    assert backend.local
+
+
+def test_of_two_parities_the_worse_of_each_measure_counts():
+    assert worst(Parity(0.99, 0.0, 0.3), Parity(1.0, 0.01, 0.2)) == Parity(0.99, 0.01, 0.3)
 
 
 def test_steps_are_reported():
