@@ -142,7 +142,7 @@ def _add_use(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--pdm",
         choices=("graph", "none"),
-        help="pixel diffusion after the network's logits: inside the graph, or left out "
+        help="pixel diffusion after the network's logits: as a graph of its own, or left out "
         "(default: as the network's own configuration says)",
     )
     group.add_argument("--iterations", type=int, metavar="N", help="steps of pixel diffusion")

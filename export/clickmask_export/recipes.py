@@ -98,7 +98,7 @@ def make_recipe(network: nn.Module, overrides: Overrides) -> Recipe:
 
 
 def describe_diffusion(config: PixelDiffusionConfig | None) -> PixelDiffusionSpec | None:
-    """Pixel Diffusion as the manifest describes it to its readers."""
+    """Pixel Diffusion as the manifest says it, for readers and for the fused kernel."""
     if config is None:
         return None
     named = ("iterations", "dilations", "amplitude", "eps", "norm", "click_map")
