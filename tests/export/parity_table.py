@@ -35,8 +35,9 @@ Written by `make parity` with {tools}.
   compared is arithmetic, for which that is enough; it says nothing of quality.
 - Checkpoints are in the layout that the public code writes, those of the CDNet paper's network in ours. CSFP
   has two, coarse and fine, and the worse of both is listed.
-- Errors of whole logits come from Pixel Diffusion's inverse tanh where probabilities saturate, and from steps
-  in the networks (FDM v3's D > 0.8, Pixel Diffusion's |m| <= 0.25), at which rounding decides.
+- Pixel Diffusion's inverse tanh magnifies rounding where probabilities saturate: errors are largest in the
+  families that have it. Where a fused kernel can compute it (decision 0013), the worse of kernel and graph is
+  listed.
 
 | family | preset | input, px | artefact | image | IoU | flips | error |
 |---|---|---|---|---|--:|--:|--:|
