@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from clickmask.manifest import GraphSpec, TensorSpec
+from clickmask.manifest_graphs import TENSORS
 from clickmask_export.errors import RecipeError
 from clickmask_export.precision import in_half
 
@@ -33,11 +34,7 @@ Precision = Literal["fp32", "fp16"]
 
 NETWORK, LOCAL_NETWORK = "network", "local_network"
 
-_IMAGE = TensorSpec("image", "float32", ("B", 3, "S", "S"))
-_CLICKS = TensorSpec("clicks", "float32", ("B", "M", 3))
-_PREVIOUS_MASK = TensorSpec("previous_mask", "float32", ("B", 1, "S", "S"))
-_LOGITS = TensorSpec("logits", "float32", ("B", 1, "S", "S"))
-_DIFFUSED_LOGITS = TensorSpec("diffused_logits", "float32", ("B", 1, "S", "S"))
+_IMAGE, _CLICKS, _PREVIOUS_MASK, _LOGITS, _DIFFUSED_LOGITS = TENSORS.values()
 
 # Example extents: all different, none 0 or 1 (torch.export would bake those in), S a multiple of 32.
 EXAMPLE_BATCH, EXAMPLE_CLICKS, EXAMPLE_SIZE = 2, 3, 96
