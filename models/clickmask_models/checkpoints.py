@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from clickmask_models.cdnet import CDNet
 from clickmask_models.checkpoint_files import CheckpointError, Contents, read_safetensors
 from clickmask_models.config_json import config_from_json, config_to_json
-from clickmask_models.encode_once import EncodeOnceCDNet
+from clickmask_models.encode_once import EncodeOnce
 from clickmask_models.presets import NetworkConfig, build_network
 
 _METADATA_KEY = "clickmask"
@@ -113,7 +113,7 @@ def build_filled(
     return network.eval()
 
 
-def load_backbone(path: Path, network: CDNet | EncodeOnceCDNet) -> None:
+def load_backbone(path: Path, network: CDNet | EncodeOnce) -> None:
     """Loads pretrained MobileNetV2 weights, and the context head's where file and network have one."""
     tensors = read_safetensors(path).tensors
     backbone = {name: value for name, value in tensors.items() if name.startswith("features.")}

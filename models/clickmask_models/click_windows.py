@@ -16,14 +16,14 @@ _NEVER = -1.0e9
 
 
 class WindowKeys(NamedTuple):
-    """K = M (2 radius + 1)^2 cells of the windows around M clicks, and what to add to their logits.
+    """K = M (2 radius + 1)^2 cells of the windows around M places, and what to add to their logits.
 
     Attributes:
-        index: (B, K) int64, flat cells (row * width + column); any cell where the bias excludes it.
-        rest: (B, N) float32, 1 for the cells in no window, 0 for the others.
-        bias: (B, K + 1) float32: -log(times that a cell is in the list), so that all its entries together
+        index: (..., K) int64, flat cells (row * width + column); any cell where the bias excludes it.
+        rest: (..., N) float32, 1 for the cells in no window, 0 for the others.
+        bias: (..., K + 1) float32: -log(times that a cell is in the list), so that all its entries together
             count once; for the last key, which stands for the rest, log(number of cells); -1e9 for what is
-            not there: a cell beyond the map, an absent click, an empty rest.
+            not there: a cell beyond the map, an absent place, an empty rest.
     """
 
     index: Tensor
@@ -31,40 +31,40 @@ class WindowKeys(NamedTuple):
     bias: Tensor
 
 
-def window_keys(centres: Tensor, height: int, width: int, radius: int) -> WindowKeys:
-    """The cells of square windows around clicks.
+def window_keys(places: Tensor, present: Tensor, height: int, width: int, radius: int) -> WindowKeys:
+    """The cells of square windows around places.
 
     Args:
-        centres: (B, M, 3) float32 clicks (x, y, label) in cells, centres at integers, as of ``cell_clicks``;
-            they may lie beyond the map.
+        places: (..., M, 2) float32 (x, y) in cells, centres at integers; they may lie beyond the map.
+        present: (..., M) bool, which of them count.
         height: rows of the map.
         width: columns of the map.
-        radius: cells on each side of the one that a click is nearest to.
+        radius: cells on each side of the one that a place is nearest to.
     """
-    present = ((centres[..., 2] == 0) | (centres[..., 2] == 1)).unsqueeze(-1)  # (B, M, 1)
-    nearest = torch.floor(centres[..., :2] + 0.5)
+    present = present.unsqueeze(-1)  # (..., M, 1)
+    nearest = torch.floor(places + 0.5)
     columns, in_columns, over_columns = _span(nearest[..., 0], width, radius)
     rows, in_rows, over_rows = _span(nearest[..., 1], height, radius)
 
     # A window is a product of spans, so how many windows lie over each cell is one product of matrices.
     over_rows = (over_rows & present).to(torch.float32)
-    times = (over_rows.transpose(1, 2) @ over_columns.to(torch.float32)).flatten(1)  # (B, N)
+    times = (over_rows.transpose(-2, -1) @ over_columns.to(torch.float32)).flatten(-2)  # (..., N)
     rest = (times == 0).to(torch.float32)
-    size = rest.sum(dim=1, keepdim=True)
+    size = rest.sum(dim=-1, keepdim=True)
 
-    index = (rows.unsqueeze(-1) * width + columns.unsqueeze(-2)).flatten(1)  # (B, K)
-    there = ((in_rows & present).unsqueeze(-1) & in_columns.unsqueeze(-2)).flatten(1)
-    share = -torch.log(times.gather(1, index).clamp(min=1.0))
-    bias = torch.cat([_only(there, share), _only(size > 0, torch.log(size.clamp(min=1.0)))], dim=1)
+    index = (rows.unsqueeze(-1) * width + columns.unsqueeze(-2)).flatten(-3)  # (..., K)
+    there = ((in_rows & present).unsqueeze(-1) & in_columns.unsqueeze(-2)).flatten(-3)
+    share = -torch.log(times.gather(-1, index).clamp(min=1.0))
+    bias = torch.cat([_only(there, share), _only(size > 0, torch.log(size.clamp(min=1.0)))], dim=-1)
     return WindowKeys(index, rest, bias)
 
 
 def _span(centre: Tensor, extent: int, radius: int) -> tuple[Tensor, Tensor, Tensor]:
-    """One axis of the windows around (B, M) centres.
+    """One axis of the windows around (..., M) centres.
 
     Returns:
-        The cells (B, M, 2 radius + 1) int64, moved into the map; whether each was in it; and (B, M, extent),
-        whether the window lies over each cell of the map.
+        The cells (..., M, 2 radius + 1) int64, moved into the map; whether each was in it; and (..., M,
+        extent), whether the window lies over each cell of the map.
     """
     centre = centre.unsqueeze(-1)
     span = centre + torch.arange(-radius, radius + 1, device=centre.device, dtype=torch.float32)

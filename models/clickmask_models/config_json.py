@@ -10,11 +10,13 @@ from typing import Any
 from clickmask_models.cdnet import CDNetConfig
 from clickmask_models.csfp import CSFPConfig
 from clickmask_models.encode_once import EncodeOnceConfig
+from clickmask_models.encode_once_csfp import EncodeOnceCSFPConfig
 from clickmask_models.ritm import RITMConfig
 
 FAMILIES: dict[str, type] = {
     "cdnet": CDNetConfig,
     "encode_once_cdnet": EncodeOnceConfig,
+    "encode_once_csfp": EncodeOnceCSFPConfig,
     "csfp": CSFPConfig,
     "ritm": RITMConfig,
 }

@@ -1,4 +1,4 @@
-"""Encode-once CDNet: the image alone through the backbone, clicks after it.
+"""Encode-once networks: the image alone through the backbone, clicks after it; and CDNet so.
 
 The published networks take clicks at the stem, so every click pays the whole backbone. Here the
 encoder sees only the image and its features are kept; a click pays the decoder. Clicks and previous
@@ -9,6 +9,7 @@ Diffusion (CDNet, Eq. 1-4) runs at stride 16, where its N is small.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -46,10 +47,7 @@ class EncodeOnceConfig:
     )
 
     def __post_init__(self) -> None:
-        for name in ("widths", "click_widths"):
-            widths = getattr(self, name)
-            if len(widths) != 4 or min(widths) < 1:
-                raise ValueError(f"{name} must be four positive numbers (strides 2 to 16), got {widths}")
+        check_widths(self.widths, self.click_widths)
         if self.feature_diffusion.source_kind != "gaussian":
             raise ValueError(
                 "encode-once networks draw FDM's clicks as Gaussians, got "
@@ -57,23 +55,35 @@ class EncodeOnceConfig:
             )
 
 
-class EncodeOnceCDNet(nn.Module):
-    """Encode-once CDNet; H and W must be multiples of 32, so that every stride divides them."""
+def check_widths(widths: tuple[int, ...], click_widths: tuple[int, ...]) -> None:
+    """Raises ValueError unless both are four positive numbers."""
+    for name, found in (("widths", widths), ("click_widths", click_widths)):
+        if len(found) != 4 or min(found) < 1:
+            raise ValueError(f"{name} must be four positive numbers (strides 2 to 16), got {found}")
+
+
+class EncodeOnce(nn.Module):
+    """A network in two halves; H and W must be multiples of 32, so that every stride divides them.
+
+    Args:
+        config: with ``widths`` of the features.
+        decoder: takes those, clicks and previous mask, and gives ``Outputs``.
+    """
 
     mean = MEAN
     std = STD
     takes_previous_mask = True
 
-    def __init__(self, config: EncodeOnceConfig | None = None) -> None:
+    def __init__(self, config: Any, decoder: nn.Module) -> None:
         super().__init__()
-        self.config = config or EncodeOnceConfig()
+        self.config = config
         self.backbone = MobileNetV2()
         self.context = ContextHead()
         sources = (*MobileNetV2.channels[:3], ContextHead.channels)
         self.lateral = nn.ModuleList(
-            nn.Conv2d(source, width, 1) for source, width in zip(sources, self.config.widths, strict=True)
+            nn.Conv2d(source, width, 1) for source, width in zip(sources, config.widths, strict=True)
         )
-        self.decoder = _Decoder(self.config)
+        self.decoder = decoder
 
     def encode(self, image: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) RGB in [0, 1] -> features at strides 2, 4, 8, 16; independent of clicks."""
@@ -98,13 +108,24 @@ class EncodeOnceCDNet(nn.Module):
         return self.decode_with_auxiliary(self.encode(image), clicks, previous_mask)
 
 
-class _Decoder(nn.Module):
-    """What a click costs: click stem, stride-16 reasoning with FDM, and a path back to stride 2."""
+class EncodeOnceCDNet(EncodeOnce):
+    """Encode-once CDNet; the auxiliary logits are those of FDM's destination map, at stride 16."""
 
-    def __init__(self, config: EncodeOnceConfig) -> None:
+    def __init__(self, config: EncodeOnceConfig | None = None) -> None:
+        config = config or EncodeOnceConfig()
+        super().__init__(config, _Decoder(config))
+
+
+class ClickDecoder(nn.Module):
+    """Where clicks and previous mask enter: a strided stem, and a hint for the features of each stride.
+
+    Args:
+        config: with ``widths``, ``click_widths`` and ``click_map``.
+    """
+
+    def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
-        s2, s4, s8, s16 = config.widths
         self.click_stem = nn.ModuleList()
         self.click_lateral = nn.ModuleList()
         in_channels = 3  # positive, negative, previous mask
@@ -113,6 +134,33 @@ class _Decoder(nn.Module):
             self.click_lateral.append(nn.Conv2d(click_width, width, 1))
             in_channels = click_width
         self.fuse = nn.ModuleList(nn.BatchNorm2d(width) for width in config.widths)
+
+    def hinted(self, features: tuple[Tensor, ...], clicks: Tensor, previous_mask: Tensor) -> list[Tensor]:
+        """Features of strides 2, 4, 8 and 16 plus what clicks and previous mask say there."""
+        maps = click_maps(clicks, *previous_mask.shape[-2:], self.config.click_map)
+        hint = torch.cat([maps, previous_mask.float()], dim=1).to(features[0].dtype)
+        found = []
+        for feature, stem, lateral in zip(features, self.click_stem, self.click_lateral, strict=True):
+            hint = F.relu(stem(hint))
+            found.append(feature + lateral(hint))
+        return found
+
+    def blend(self, level: int, x: Tensor) -> Tensor:
+        """Features of one stride, summed of several sources, normalised."""
+        return F.relu(self.fuse[level](x))
+
+
+def enlarge(x: Tensor) -> Tensor:
+    """To twice the size, about pixel centres."""
+    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+class _Decoder(ClickDecoder):
+    """What a click costs: click stem, stride-16 reasoning with FDM, and a path back to stride 2."""
+
+    def __init__(self, config: EncodeOnceConfig) -> None:
+        super().__init__(config)
+        s2, s4, s8, s16 = config.widths
         self.reduce = nn.ModuleList(
             nn.Conv2d(source, target, 1, bias=False) for source, target in ((s4, s2), (s8, s4), (s16, s8))
         )
@@ -130,24 +178,13 @@ class _Decoder(nn.Module):
         self.head = nn.Conv2d(s2, 1, 1)
 
     def forward(self, features: tuple[Tensor, ...], clicks: Tensor, previous_mask: Tensor) -> Outputs:
-        height, width = previous_mask.shape[-2:]
-        maps = click_maps(clicks, height, width, self.config.click_map)
-        hint = torch.cat([maps, previous_mask.float()], dim=1).to(features[0].dtype)
-        hints = []
-        for stem, lateral in zip(self.click_stem, self.click_lateral, strict=True):
-            hint = F.relu(stem(hint))
-            hints.append(lateral(hint))
-
-        x = F.relu(self.fuse[3](features[3] + hints[3]))
-        x = self.global_blocks(x)
+        hinted = self.hinted(features, clicks, previous_mask)
+        x = self.global_blocks(self.blend(3, hinted[3]))
         kind = ClickMapConfig("gaussian", self.config.feature_diffusion.source_size)
-        sources = click_maps(clicks, height // 16, width // 16, kind, stride=16)
+        sources = click_maps(clicks, *x.shape[-2:], kind, stride=16)
         x, auxiliary = self.feature_diffusion(x, sources, cell_clicks(clicks, stride=16))
         for level in (2, 1, 0):
             # Reduced before it is enlarged: the same result (both are linear), a quarter of the work.
-            upper = F.interpolate(
-                self.reduce[level](x), scale_factor=2.0, mode="bilinear", align_corners=False
-            )
-            x = self.refine[level](F.relu(self.fuse[level](features[level] + hints[level] + upper)))
-        logits = F.interpolate(self.head(x).float(), scale_factor=2.0, mode="bilinear", align_corners=False)
-        return Outputs(logits, auxiliary)
+            upper = enlarge(self.reduce[level](x))
+            x = self.refine[level](self.blend(level, hinted[level] + upper))
+        return Outputs(enlarge(self.head(x).float()), auxiliary)

@@ -14,8 +14,9 @@ the weight exp(0).
 
 All positions with S = 0 have the same logit, 0. Together they weigh as one key with the logit log(their
 number) and the mean of their values; and since phi and g are linear, those are phi and g of their mean
-feature. Where S is a sum of narrow spots, that leaves the cells around the clicks and one more: the sparse
-form, for inference (``FeatureDiffusion.use_sparse_keys``), exact for an S that is cut off there.
+feature. Where S is a sum of narrow spots, that leaves for each branch the cells around its own clicks and one
+more: the sparse form, for inference (``FeatureDiffusion.use_sparse_keys``), exact for an S that is cut off
+there. So few values are projected before they are summed rather than after.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clickmask_models.click_windows import window_keys
+from clickmask_models.click_windows import WindowKeys, window_keys
 from clickmask_models.layers import conv_norm_act
 
 Variant = Literal[
@@ -89,7 +90,7 @@ class FeatureDiffusion(nn.Module):
     def __init__(self, channels: int, config: FeatureDiffusionConfig) -> None:
         super().__init__()
         self.config = config
-        self._sparse = False
+        self.sparse = False
         inner = config.inner_channels or channels
         if config.variant != "non_local":
             self.destination_head = nn.Sequential(
@@ -110,7 +111,8 @@ class FeatureDiffusion(nn.Module):
     def use_sparse_keys(self) -> None:
         """From now on only the cells around clicks are keys of their own; see the module's docstring.
 
-        K = 81 M keys for sigma = 1 in place of N: for fewer than N / 81 click slots it is the cheaper form.
+        81 M + 1 keys for sigma = 1 and M rows of clicks of a label, in place of N. Clicks must then come by
+        label; see ``forward``.
 
         Raises:
             ValueError: S is not 0 away from the clicks, so that the result would be another.
@@ -126,7 +128,7 @@ class FeatureDiffusion(nn.Module):
                 "Feature Diffusion's sparse form is for sources of kind 'gaussian', got "
                 f"{config.source_kind!r}"
             )
-        self._sparse = True
+        self.sparse = True
 
     def forward(self, x: Tensor, sources: Tensor, centres: Tensor | None = None) -> FeatureDiffusionOutput:
         """Diffuses clicked features.
@@ -134,11 +136,12 @@ class FeatureDiffusion(nn.Module):
         Args:
             x: (B, C, h, w) features.
             sources: (B, 2, h, w) float32 source weights S from the clicks, foreground first.
-            centres: (B, M, 3) float32 clicks (x, y, label) in cells, for the sparse form.
+            centres: (B, 2 M, 3) float32 clicks (x, y, label) in cells, for the sparse form: M rows with the
+                positive clicks, then M with the negative ones.
         """
         variant = self.config.variant
         if variant == "non_local":
-            message = self._attend(x, x, [torch.ones_like(sources[:, :1])])[0]
+            message = self._attend(x, [torch.ones_like(sources[:, :1])])[0]
             return FeatureDiffusionOutput(x + self.project[0](message), None)
 
         destination_logits = self.destination_head(x)
@@ -149,41 +152,19 @@ class FeatureDiffusion(nn.Module):
         if variant != "source2des_unsupervised":
             destination = destination.detach()
         source_weights, row_weights = diffusion_weights(variant, sources.float(), destination)
-        if self._sparse:
-            messages = self._attend(x, *self._near_clicks(x, source_weights, centres))
-        else:
-            messages = self._attend(x, x, source_weights)
+        if self.sparse:
+            return FeatureDiffusionOutput(
+                x + self._near_clicks(x, source_weights, row_weights, centres), destination_logits
+            )
         out = x
-        for project, message, rows in zip(self.project, messages, row_weights, strict=True):
+        for project, message, rows in zip(
+            self.project, self._attend(x, source_weights), row_weights, strict=True
+        ):
             out = out + project(message * rows.to(message.dtype))
         return FeatureDiffusionOutput(out, destination_logits)
 
-    def _near_clicks(
-        self, x: Tensor, source_weights: list[Tensor], centres: Tensor | None
-    ) -> tuple[Tensor, list[Tensor], Tensor]:
-        """The cells around clicks as a map (B, C, K + 1, 1) whose last cell is the mean of all others; S of
-        each branch, (B, 1, K + 1, 1); and what to add to the logits, (B, 1, 1, K + 1).
-        """
-        if centres is None:
-            raise ValueError("Feature Diffusion's sparse form needs the clicks in cells, (B, M, 3)")
-        radius = math.ceil(_REACH * self.config.source_size)
-        keys = window_keys(centres.float(), x.shape[-2], x.shape[-1], radius)
-        tokens = x.float().flatten(2).transpose(1, 2)  # (B, N, C)
-        rest = keys.rest.unsqueeze(-1)
-        mean = (tokens * rest).sum(dim=1, keepdim=True) / rest.sum(dim=1, keepdim=True).clamp(min=1.0)
-        near = torch.cat([_take(tokens, keys.index), mean], dim=1).transpose(1, 2).unsqueeze(-1)
-        weights = []
-        for weight in source_weights:
-            cells = weight.flatten(1).gather(1, keys.index)  # (B, K)
-            weights.append(F.pad(cells, (0, 1)).unsqueeze(1).unsqueeze(-1))
-        return near.to(x.dtype), weights, keys.bias.unsqueeze(1).unsqueeze(1)
-
-    def _attend(
-        self, x: Tensor, source: Tensor, source_weights: list[Tensor], bias: Tensor | None = None
-    ) -> list[Tensor]:
-        """softmax_j(S[j] * A[i, j] + bias[j]) g, for each S; logits and softmax in float32.
-
-        Queries i are the cells of ``x``, keys j those of ``source``, (B, C, h', w').
+    def _attend(self, x: Tensor, source_weights: list[Tensor]) -> list[Tensor]:
+        """softmax_j(S[j] * A[i, j]) g, for each S; logits and softmax in float32.
 
         A is not scaled by 1/sqrt(C): the paper's logits must be free to grow until a click outweighs
         the N - 1 other positions. They leave half precision's range, so S scales K before the product
@@ -191,17 +172,46 @@ class FeatureDiffusion(nn.Module):
         """
         height, width = x.shape[-2:]
         query = _tokens(self.theta(x)).float()
-        keys = self.phi(source).float()
-        values = _tokens(self.g(source)).float()
+        keys = self.phi(x).float()
+        values = _tokens(self.g(x)).float()
         messages = []
         with torch.autocast(x.device.type, enabled=False):
             for weight in source_weights:
-                message = F.scaled_dot_product_attention(
-                    query, _tokens(keys * weight), values, attn_mask=bias, scale=1.0
-                )
+                message = F.scaled_dot_product_attention(query, _tokens(keys * weight), values, scale=1.0)
                 message = message.squeeze(1).transpose(1, 2).unflatten(2, (height, width))
                 messages.append(message.to(x.dtype))
         return messages
+
+    def _near_clicks(
+        self, x: Tensor, source_weights: list[Tensor], row_weights: list[Tensor], centres: Tensor | None
+    ) -> Tensor:
+        """What both branches add to X, each with the cells around its clicks and one more as keys; see
+        ``forward``. As in ``_attend``, all from the logits on is float32.
+        """
+        if centres is None:
+            raise ValueError("Feature Diffusion's sparse form needs the clicks in cells, (B, 2 M, 3)")
+        height, width = x.shape[-2:]
+        tokens = x.flatten(2).transpose(1, 2).contiguous()  # (B, N, C)
+        keys = self._windows(centres, height, width)
+        near = _with_rest(tokens, keys)  # (B, 2, K + 1, C)
+        sources = torch.cat(source_weights, dim=1).flatten(2).gather(2, keys.index)  # (B, 2, K)
+        query = _linear(self.theta, tokens).float().unsqueeze(1)
+        key = _linear(self.phi, near).float() * F.pad(sources, (0, 1)).unsqueeze(-1)
+        projections = [_folded(*project) for project in self.project]
+        matrix = torch.stack([weight for weight, _ in projections])  # (2, C', C)
+        value = _linear(self.g, near).float() @ matrix
+        rows = torch.cat(row_weights, dim=1).flatten(2).unsqueeze(-1)  # (B, 2, N, 1)
+        with torch.autocast(x.device.type, enabled=False):
+            attention = torch.softmax(query @ key.transpose(2, 3) + keys.bias.unsqueeze(2), dim=-1)
+            added = (attention @ value * rows).sum(dim=1) + sum(shift for _, shift in projections)
+        return added.transpose(1, 2).unflatten(2, (height, width)).to(x.dtype)
+
+    def _windows(self, centres: Tensor, height: int, width: int) -> WindowKeys:
+        """Around the clicks of each label; (B, 2, ...)."""
+        rows = centres.float().reshape(centres.shape[0], 2, centres.shape[1] // 2, 3)
+        present = torch.stack([rows[:, 0, :, 2] == 1, rows[:, 1, :, 2] == 0], dim=1)
+        radius = math.ceil(_REACH * self.config.source_size)
+        return window_keys(rows[..., :2], present, height, width, radius)
 
 
 def diffusion_weights(
@@ -237,9 +247,24 @@ def _tokens(x: Tensor) -> Tensor:
     return x.flatten(2).transpose(1, 2).unsqueeze(1).contiguous()
 
 
-def _take(tokens: Tensor, index: Tensor) -> Tensor:
-    """(B, N, C) rows at (B, K) -> (B, K, C), as one gather of whole rows."""
+def _with_rest(tokens: Tensor, keys: WindowKeys) -> Tensor:
+    """Features of the keys, (B, 2, K + 1, C): of the cells listed and, last, the mean of those not listed."""
     batch, count, channels = tokens.shape
-    first = torch.arange(batch, device=index.device).unsqueeze(1) * count
-    rows = tokens.reshape(-1, channels).index_select(0, (index + first).flatten())
-    return rows.reshape(batch, index.shape[1], channels)
+    first = torch.arange(batch, device=tokens.device).view(-1, 1, 1) * count
+    cells = tokens.flatten(0, 1).index_select(0, (keys.index + first).flatten())  # whole rows at once
+    number = keys.rest.sum(dim=2, keepdim=True).clamp(min=1.0)
+    mean = (keys.rest @ tokens.float() / number).to(tokens.dtype)
+    return torch.cat([cells.view(*keys.index.shape, channels), mean.unsqueeze(2)], dim=2)
+
+
+def _linear(conv: nn.Conv2d, rows: Tensor) -> Tensor:
+    """A 1x1 convolution without bias, of rows (..., C), in its own precision."""
+    return F.linear(rows.to(conv.weight.dtype), conv.weight.flatten(1))
+
+
+def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """A 1x1 convolution and its batch norm as a matrix (C, C'), to be multiplied from the right, and a shift
+    (C',); in evaluation, float32.
+    """
+    scale = norm.weight.float() * torch.rsqrt(norm.running_var.float() + norm.eps)
+    return conv.weight.float().flatten(1).T * scale, norm.bias.float() - norm.running_mean.float() * scale

@@ -17,12 +17,13 @@ from clickmask_models.cdnet import CDNet, CDNetConfig
 from clickmask_models.click_maps import ClickMapConfig
 from clickmask_models.csfp import CSFP, CSFPConfig
 from clickmask_models.encode_once import EncodeOnceCDNet, EncodeOnceConfig
+from clickmask_models.encode_once_csfp import EncodeOnceCSFP, EncodeOnceCSFPConfig
 from clickmask_models.feature_diffusion import FeatureDiffusionConfig
 from clickmask_models.pixel_diffusion import PixelDiffusionConfig
 from clickmask_models.ritm import RITM, RITMConfig
 from clickmask_models.sparse_propagation import SparsePropagationConfig
 
-NetworkConfig = CDNetConfig | EncodeOnceConfig | CSFPConfig | RITMConfig
+NetworkConfig = CDNetConfig | EncodeOnceConfig | EncodeOnceCSFPConfig | CSFPConfig | RITMConfig
 
 DEFAULT = "encode_once_mobilenet_v2"
 
@@ -165,6 +166,7 @@ PRESETS: dict[str, Preset] = {
     "csfp_paper_resnet50": Preset(CSFPConfig("resnet50", channels=128, dropout=0.2), _CSFP_PAPER_PIPELINE),
     "csfp_paper_resnet101": Preset(CSFPConfig("resnet101", channels=256, dropout=0.5), _CSFP_PAPER_PIPELINE),
     "csfp_official": _CSFP_OFFICIAL,
+    "encode_once_csfp": Preset(EncodeOnceCSFPConfig(), _ENCODE_ONCE.pipeline),
     "ritm_hrnet18s": Preset(RITMConfig("hrnet18s", ocr_channels=48), _FBRS_PIPELINE),
     "ritm_hrnet18": Preset(RITMConfig("hrnet18", ocr_channels=64), _FBRS_PIPELINE),
     "ritm_hrnet32": Preset(RITMConfig("hrnet32", ocr_channels=128), _FBRS_PIPELINE),
@@ -179,6 +181,7 @@ PRESETS: dict[str, Preset] = {
 _NETWORKS: dict[type, Callable[[Any], nn.Module]] = {
     CDNetConfig: CDNet,
     EncodeOnceConfig: EncodeOnceCDNet,
+    EncodeOnceCSFPConfig: EncodeOnceCSFP,
     CSFPConfig: CSFP,
     RITMConfig: RITM,
 }

@@ -148,7 +148,8 @@ def _hrnet(shapes: Shapes, settings: Mapping[str, Any]) -> PublicNetwork:
     fusion, previous_mask = _fusion(shapes)
     if fusion == "map_fusion":
         raise ValueError(
-            "an HRNet that fuses maps with the image (f-BRS) is not built here, only its DeepLabV3+ is"
+            "an HRNet that fuses maps with the image (f-BRS) is not built here, only f-BRS's DeepLabV3+ and "
+            "RITM's HRNets are"
         )
     branch = "feature_extractor.stage4.0.branches.0."
     width = _shape(shapes, f"{branch}0.conv1.weight")[0]

@@ -161,10 +161,19 @@ class HSGM(nn.Module):
         low_channels: of the low-level features.
         config: ``reduced_channels`` of it, if any, is what a 1x1 convolution brings the coarse features to
             before they are enlarged; the two orders are equal, and this one costs less.
+        align_corners: of enlarging; the published networks align.
     """
 
-    def __init__(self, channels: int, low_channels: int, config: SparsePropagationConfig) -> None:
+    def __init__(
+        self,
+        channels: int,
+        low_channels: int,
+        config: SparsePropagationConfig,
+        *,
+        align_corners: bool = True,
+    ) -> None:
         super().__init__()
+        self._align_corners = align_corners
         self.channels = config.reduced_channels or channels
         self.reduction = nn.Identity()
         if config.reduced_channels is not None:
@@ -186,7 +195,7 @@ class HSGM(nn.Module):
         Returns:
             (B, ``self.channels``, H, W).
         """
-        enlarged = resize(self.reduction(coarse), low.shape[-2:], align_corners=True)
+        enlarged = resize(self.reduction(coarse), low.shape[-2:], self._align_corners)
         fused = self.fusion(torch.cat([enlarged, low], dim=1))
         return fused + self.attention(enlarged, fused, cells)
 

@@ -27,6 +27,10 @@ def rows(clicks: list[tuple]) -> torch.Tensor:
     return torch.tensor(clicks, dtype=torch.float32).reshape(1, -1, 3)
 
 
+def keys_of(clicks: torch.Tensor, radius: int):
+    return window_keys(clicks[..., :2], clicks[..., 2] >= 0, HEIGHT, WIDTH, radius)
+
+
 def cells(clicks: list[tuple], radius: int) -> dict[int, int]:
     """Flat cell -> in how many windows it is."""
     found: dict[int, int] = {}
@@ -43,7 +47,7 @@ def cells(clicks: list[tuple], radius: int) -> dict[int, int]:
 @pytest.mark.parametrize("name", CLICKS)
 def test_every_cell_counts_once_in_all(name, radius):
     expected = cells(CLICKS[name], radius)
-    keys = window_keys(rows(CLICKS[name]), HEIGHT, WIDTH, radius)
+    keys = keys_of(rows(CLICKS[name]), radius)
     index, bias = keys.index[0].numpy(), keys.bias[0].double().numpy()
     assert len(index) == len(CLICKS[name]) * (2 * radius + 1) ** 2
     assert len(index) == 0 or (index.min() >= 0 and index.max() < HEIGHT * WIDTH)
@@ -59,16 +63,24 @@ def test_every_cell_counts_once_in_all(name, radius):
 
 def test_everywhere_leaves_no_rest():
     assert len(cells(CLICKS["everywhere"], 4)) == HEIGHT * WIDTH
-    assert window_keys(rows(CLICKS["everywhere"]), HEIGHT, WIDTH, 4).bias[0, -1] == -1e9
+    assert keys_of(rows(CLICKS["everywhere"]), 4).bias[0, -1] == -1e9
 
 
 def test_images_of_a_batch_do_not_mix():
     batch = torch.cat([rows(CLICKS["overlapping"]), rows([*CLICKS["corners"], (-1, -1, -1)])])
-    together = window_keys(batch, HEIGHT, WIDTH, 4)
+    together = keys_of(batch, 4)
     for index in range(2):
-        alone = window_keys(batch[index : index + 1], HEIGHT, WIDTH, 4)
+        alone = keys_of(batch[index : index + 1], 4)
         for ours, expected in zip(together, alone, strict=True):
             torch.testing.assert_close(ours[index : index + 1], expected, rtol=0, atol=0)
+
+
+def test_images_and_labels_may_both_lead():
+    """(B, 2, M, 2) places are 2 B lists of M."""
+    lists = torch.cat([rows(CLICKS[name])[:, :3] for name in ("overlapping", "corners")] * 2)
+    nested = keys_of(lists.reshape(2, 2, 3, 3), 2)
+    for ours, expected in zip(nested, keys_of(lists, 2), strict=True):
+        torch.testing.assert_close(ours.flatten(0, 1), expected, rtol=0, atol=0)
 
 
 def test_clicks_in_cells():

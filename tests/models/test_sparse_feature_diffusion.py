@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -26,21 +28,41 @@ CLICKS = {
     "all in one place": [(12.3, 8.2, index % 2) for index in range(20)],
     "overlapping": [(12, 8, 1), (13.4, 8.6, 1), (15, 9, 0), (-1, -1, -1), (12, 8, 0)],
     "borders": [(-0.5, -0.5, 1), (WIDTH - 0.51, -0.5, 0), (-0.5, HEIGHT - 0.51, 0), (3, HEIGHT - 0.51, 1)],
+    "one label": [(5.0, 5.0, 0), (9.0, 15.0, 0), (20.5, 3.5, 0)],
     "beyond the map": [(-2.0, 5.0, 1), (WIDTH + 2.0, 9.0, 0), (4.0, -90.0, 1)],
     "every cell": [(x, y, 1) for x in range(2, WIDTH, 4) for y in range(2, HEIGHT, 4)],
     **{f"{count} random": random_clicks(count) for count in range(1, 21)},
 }
 
 
+def by_label(clicks: list[tuple]) -> torch.Tensor:
+    """(1, 2 M, 3): rows of the positive clicks, padded, then those of the negative ones."""
+    sides = [[click for click in clicks if click[2] == label] for label in (1, 0)]
+    count = max(map(len, sides))
+    padded = [side + [(-1, -1, -1)] * (count - len(side)) for side in sides]
+    return torch.tensor(padded, dtype=torch.float32).reshape(1, -1, 3)
+
+
 def inputs(clicks: list[tuple], sigma: float = 1.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Features, the Gaussian sources of clicks given in cells, and those clicks."""
-    centres = torch.tensor(clicks, dtype=torch.float32).reshape(1, -1, 3)
+    """Features, the Gaussian sources of clicks given in cells, and those clicks by label."""
+    centres = by_label(clicks)
     if centres.shape[1] == 0:
         sources = torch.zeros(1, 2, HEIGHT, WIDTH)
     else:
         sources = click_maps(centres, HEIGHT, WIDTH, ClickMapConfig("gaussian", sigma))
     x = torch.randn(1, CHANNELS, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(7))
     return x, sources, centres
+
+
+def beyond_windows(centres: torch.Tensor) -> torch.Tensor:
+    """(1, 2, h, w): whether a cell is more than 4 cells, along an axis, from each click of a label."""
+    far = torch.ones(1, 2, HEIGHT, WIDTH)
+    for x, y, label in centres[0].tolist():
+        if label in (0, 1):
+            column, row = math.floor(x + 0.5), math.floor(y + 0.5)
+            rows, columns = (slice(max(0, cell - 4), max(0, cell + 5)) for cell in (row, column))
+            far[0, int(label == 0), rows, columns] = 0
+    return far
 
 
 def run(module, *arguments) -> np.ndarray:
@@ -63,8 +85,7 @@ def message(result: np.ndarray, x: torch.Tensor) -> np.ndarray:
 @pytest.mark.parametrize("name", CLICKS)
 def test_sparse_equals_the_explicit_matrices_of_a_truncated_source(name, variant):
     x, sources, centres = inputs(CLICKS[name])
-    outside = window_keys(centres, HEIGHT, WIDTH, radius=4).rest.reshape(1, 1, HEIGHT, WIDTH)
-    expected = explicit(build(variant), variant, x, sources * (1 - outside))
+    expected = explicit(build(variant), variant, x, sources * (1 - beyond_windows(centres)))
     got = message(run(sparse(variant), x, sources, centres), x)
     size = np.abs(message(expected, x)).max()
     assert np.abs(got - message(expected, x)).max() < 5e-6 * size
@@ -149,5 +170,6 @@ def test_networks_hand_over_clicks_where_their_sources_peak():
     for aligned in (True, False):
         centres = cell_clicks(clicks, 8, align_corners=aligned)
         peak = click_maps(centres, HEIGHT, WIDTH, ClickMapConfig("gaussian", 1.0))[0, 0].argmax()
-        middle = window_keys(centres, HEIGHT, WIDTH, radius=4).index[0, 40]
+        present = torch.ones(1, 1, dtype=torch.bool)
+        middle = window_keys(centres[..., :2], present, HEIGHT, WIDTH, radius=4).index[0, 40]
         assert peak == middle
