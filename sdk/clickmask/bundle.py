@@ -69,6 +69,23 @@ class Bundle:
         """Where an artefact keeps a graph of the pipeline."""
         return self.path / artefact.files[graph].path
 
+    def read(self, file: ArtefactFile) -> bytes:
+        """The bytes of a listed file, hashed again: what a runtime is given is what the manifest lists.
+
+        Raises:
+            BundleError: The file was changed since the bundle was loaded.
+        """
+        try:
+            data = (self.path / file.path).read_bytes()
+        except OSError as exc:
+            raise BundleError(f"expected to read {file.path!r} in {str(self.path)!r}, got {exc}.") from exc
+        if hashlib.sha256(data).hexdigest() != file.sha256:
+            raise BundleError(
+                f"expected {file.path!r} in {str(self.path)!r} unaltered, got other bytes than when "
+                "the bundle was loaded; load it again."
+            )
+        return data
+
 
 def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     """Read a bundle and check every file that its manifest lists; each is hashed once.
@@ -90,7 +107,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     manifest = read_manifest_file(folder)
     checked: set[ArtefactFile] = set()
     for artefact in manifest.artefacts:
-        for file in artefact.files.values():
+        for file in artefact.all_files:
             if file not in checked:  # artefacts may share a file
                 _check_file(folder, file)
                 checked.add(file)

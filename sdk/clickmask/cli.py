@@ -68,6 +68,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
     doctor = commands.add_parser("doctor", help="whether a bundle runs here and, if not, what to do")
     doctor.add_argument("bundle", metavar="BUNDLE", help=_BUNDLE_HELP)
+    _add_trust(doctor)
     doctor.set_defaults(run=_doctor)
 
     evaluate = commands.add_parser("evaluate", help="clicks to reach an IoU, on a benchmark set")
@@ -107,6 +108,15 @@ def _add_segment_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--crop-policy", choices=get_args(CropKind), help="instead of the bundle's own")
     parser.add_argument("--size", type=int, help="one of the bundle's input sizes, for every click")
+    _add_trust(parser)
+
+
+def _add_trust(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trust-host-code",
+        action="store_true",
+        help="also open TensorRT plans that carry code, and run it: only if you trust the bundle's maker",
+    )
 
 
 def _click(text: str) -> Click:
@@ -139,7 +149,13 @@ def _check_outputs(options: argparse.Namespace) -> None:
 def _segment(options: argparse.Namespace) -> int:
     _check_outputs(options)
     image = read_picture(options.image)
-    with Segmenter.load(bundle_path(options.bundle), options.backend, options.device) as segmenter:
+    with Segmenter.load(
+        bundle_path(options.bundle),
+        options.backend,
+        options.device,
+        prefetch=False,  # the clicks are all there: nobody thinks meanwhile
+        trust_host_code=options.trust_host_code,
+    ) as segmenter:
         session = segmenter.session(image, crop_policy=options.crop_policy, size=options.size)
         for click in options.clicks:
             session.click(click.x, click.y, click.positive)
@@ -180,7 +196,8 @@ def _table(manifest: Manifest) -> str:
         size = sum(file.bytes for file in artefact.files.values()) / 1e6
         names = ", ".join(file.path for file in artefact.files.values())
         iou = min(parity.iou for parity in artefact.parity.values())
-        kind = f"{artefact.backend} {artefact.precision} for {artefact.device}"
+        where = artefact.engine.gpu_name if artefact.engine else artefact.device
+        kind = f"{artefact.backend} {artefact.precision} for {where}"
         rows.append((f"artefact {number}", f"{kind}: {names}, {size:.1f} MB, parity IoU >= {iou:.4f}"))
     width = max(len(label) for label, _ in rows) + 2
     return "".join(f"{label:<{width}}{text}\n" for label, text in rows)
@@ -198,7 +215,7 @@ def _pixel_diffusion(manifest: Manifest) -> str:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    report = examine(bundle_path(options.bundle))
+    report = examine(bundle_path(options.bundle), options.trust_host_code)
     width = max(len(finding.subject) for finding in report.findings)
     for finding in report.findings:
         print(f"{finding.status:<8} {finding.subject:<{width}}  {' '.join(finding.text.split())}")

@@ -15,11 +15,13 @@ from typing import Any, Literal, get_args
 from .clicks import Click
 from .errors import InvalidInputError
 
-CropKind = Literal["paper", "fbrs", "global_to_local", "none"]
+CropKind = Literal["paper", "fbrs", "stable", "global_to_local", "none"]
 Fit = Literal["letterbox", "squash"]
 Coordinates = Literal["half_pixel", "public"]
 
 _MOST = 1_000_000  # beyond any image's side or number of clicks
+_CELLS = 16  # "stable": grid cells along a crop's long side, at least
+_MARGIN = 1 / 32  # "stable": of a crop's long side, what must lie between object and edge
 
 
 @dataclass(frozen=True)
@@ -65,17 +67,17 @@ class CropPolicy:
     """When the network looks at a crop rather than the whole image, and at which.
 
     Attributes:
-        kind: "paper" makes a new crop at each click, "fbrs" keeps the crop while it is good enough,
-            "global_to_local" sees the whole image first and then a crop around what it found there, at each
-            click, "none" always takes the whole image.
+        kind: "paper" makes a new crop at each click, "fbrs" keeps the crop while it is good enough, "stable"
+            keeps it for longer and takes it from a grid, "global_to_local" sees the whole image first and
+            then a crop around what it found there, at each click, "none" always takes the whole image.
         start_click: the first click (counted from 1) that may see a crop.
         expansion: factor on width and height of the box around the object, >= 1 (1.4 adds 40 %).
         small_object_expansion: the same for an object of no area, >= 1. The factor is the larger of
             `expansion` and this less 4 sqrt(share of the image); at most `expansion` changes nothing.
         min_size: least side of a crop in pixels.
         min_fraction: least side of a crop as a fraction of the image's short side, in [0, 1].
-        hysteresis_iou: "fbrs" moves the crop when the product of the IoUs of its rows and of its columns
-            with those of the new box falls below this, in [0, 1].
+        hysteresis_iou: "fbrs" and "stable" move the crop when the product of the IoUs of its rows and of its
+            columns with those of the new box falls below this, in [0, 1].
 
     Raises:
         InvalidInputError: an unknown kind or a number out of range.
@@ -117,8 +119,10 @@ class CropPolicy:
 
         Args:
             name: "paper": from the third click, +40 %, a new crop each click; "fbrs": from the second
-                click, +40 %, hysteresis 0.5; both with a least side of 200 px (f-BRS). "global_to_local":
-                from the first click, +40 %, no least side (the CSFP paper). "none": the whole image.
+                click, +40 %, hysteresis 0.5; both with a least side of 200 px (f-BRS). "stable": from the
+                second click, +30 %, hysteresis 0.3, a least side of 64 px and 35 % of the image's short one
+                (docs/benchmarks/crops.md). "global_to_local": from the first click, +40 %, no least side (the
+                CSFP paper). "none": the whole image.
 
         Raises:
             InvalidInputError: another name.
@@ -127,6 +131,8 @@ class CropPolicy:
             return CropPolicy("paper", start_click=3)
         if name == "fbrs":
             return CropPolicy("fbrs", start_click=2)
+        if name == "stable":
+            return CropPolicy("stable", 2, expansion=1.3, min_size=64, min_fraction=0.35, hysteresis_iou=0.3)
         if name == "global_to_local":
             return CropPolicy("global_to_local", start_click=1, min_size=1)
         if name == "none":
@@ -157,7 +163,9 @@ def next_box(
     apart, by `expansion` (a small one by more: `small_object_expansion`), given at least the minimum side,
     and cut at the image's edges; a box that the cut makes smaller than the minimum is moved inside instead.
     Before `start_click`, and while the mask is empty, it is the whole image. "fbrs" keeps `previous` unless a
-    positive click lies outside it or it fits the new box badly. Negative clicks do not move the crop.
+    positive click lies outside it or it fits the new box badly. "stable" takes the box from a grid and keeps
+    `previous` unless mask or positive clicks come close to its edge or it fits badly. Negative clicks do not
+    move the crop.
 
     Args:
         policy: the rules.
@@ -175,7 +183,10 @@ def next_box(
     if not policy.wants_crop(len(clicks)) or mask_bbox is None:
         return whole
     positive = [click for click in clicks if click.positive]
-    box = _object_box(policy, image_size, positive, mask_bbox)
+    tight = _tight_box(positive, mask_bbox)
+    box = _object_box(policy, image_size, tight)
+    if policy.kind == "stable":
+        return _stable_box(policy, image_size, tight, box, previous)
     # a box from before start_click is the whole image because no crop was wanted: it binds nobody
     if policy.kind == "fbrs" and previous is not None and policy.wants_crop(len(clicks) - 1):
         fits = _overlap_of_sides(box, previous) >= policy.hysteresis_iou
@@ -184,16 +195,57 @@ def next_box(
     return box
 
 
-def _object_box(policy: CropPolicy, image_size: tuple[int, int], positive: list[Click], bbox: Box) -> Box:
+def _stable_box(
+    policy: CropPolicy, image_size: tuple[int, int], tight: Box, box: Box, previous: Box | None
+) -> Box:
+    """`previous` while it shows the object with a margin and is not far too large; else `box`, snapped."""
+    snapped = _snap(box, image_size)
+    if previous is None:
+        return snapped
+    shown = _with_margin(tight, previous, image_size)
+    if shown and _overlap_of_sides(snapped, previous) >= policy.hysteresis_iou:
+        return previous
+    return snapped
+
+
+def _snap(box: Box, image_size: tuple[int, int]) -> Box:
+    """Move each edge outwards to a multiple of the power of two that divides the long side into 16 to 32."""
+    cell = 1 << max(0, (max(box.width, box.height) // _CELLS).bit_length() - 1)
     width, height = image_size
+    return Box(
+        box.x0 // cell * cell,
+        box.y0 // cell * cell,
+        min(width, -(-box.x1 // cell) * cell),
+        min(height, -(-box.y1 // cell) * cell),
+    )
+
+
+def _with_margin(tight: Box, box: Box, image_size: tuple[int, int]) -> bool:
+    """Whether a box shows an object with some of its surroundings on each side where the image goes on."""
+    (width, height), margin = image_size, max(box.width, box.height) * _MARGIN
+    return (
+        (box.x0 == 0 or tight.x0 - box.x0 >= margin)
+        and (box.y0 == 0 or tight.y0 - box.y0 >= margin)
+        and (box.x1 == width or box.x1 - tight.x1 >= margin)
+        and (box.y1 == height or box.y1 - tight.y1 >= margin)
+    )
+
+
+def _tight_box(positive: list[Click], bbox: Box) -> Box:
+    """Around the mask and all positive clicks."""
     columns = [click.pixel[0] for click in positive]
     rows = [click.pixel[1] for click in positive]
-    side = math.ceil(max(policy.min_size, policy.min_fraction * min(width, height)))
     left, right = min([bbox.x0, *columns]), max([bbox.x1, *(column + 1 for column in columns)])
     top, bottom = min([bbox.y0, *rows]), max([bbox.y1, *(row + 1 for row in rows)])
-    factor = _factor(policy, Box(left, top, right, bottom), width * height)
-    x0, x1 = _expand(left, right, factor, side, width)
-    y0, y1 = _expand(top, bottom, factor, side, height)
+    return Box(left, top, right, bottom)
+
+
+def _object_box(policy: CropPolicy, image_size: tuple[int, int], tight: Box) -> Box:
+    width, height = image_size
+    side = math.ceil(max(policy.min_size, policy.min_fraction * min(width, height)))
+    factor = _factor(policy, tight, width * height)
+    x0, x1 = _expand(tight.x0, tight.x1, factor, side, width)
+    y0, y1 = _expand(tight.y0, tight.y1, factor, side, height)
     return Box(x0, y0, x1, y1)
 
 

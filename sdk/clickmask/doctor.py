@@ -10,8 +10,10 @@ from typing import Literal
 import numpy as np
 
 from .backends import Backend, host, open_artefact
+from .backends.host_facts import host_facts
 from .bundle import Artefact, Bundle, load_bundle
 from .errors import BackendUnavailableError, BundleError, ClickmaskError
+from .plan_fit import verdict
 
 Status = Literal["ok", "note", "problem"]
 
@@ -42,11 +44,12 @@ class Report:
     usable: bool
 
 
-def examine(path: str | os.PathLike[str]) -> Report:
+def examine(path: str | os.PathLike[str], trust_host_code: bool = False) -> Report:
     """Check a bundle's files, open each of its artefacts on each of its devices and make one click there.
 
     Args:
         path: The bundle's folder.
+        trust_host_code: Open TensorRT plans that carry code, too, which runs it.
 
     Returns:
         What was found. A runtime or device that this machine lacks is a note while another serves, else a
@@ -62,7 +65,7 @@ def examine(path: str | os.PathLike[str]) -> Report:
         Finding("bundle", "ok", f"{manifest.name!r}, {len(manifest.artefacts)} artefact(s) unaltered")
     )
     trials = [
-        _trial(bundle, artefact, device)
+        _trial(bundle, artefact, device, trust_host_code)
         for artefact in manifest.artefacts
         for device in (("cpu", "cuda") if artefact.device == "any" else (artefact.device,))
     ]
@@ -82,12 +85,18 @@ def _installation() -> list[Finding]:
     return found
 
 
-def _trial(bundle: Bundle, artefact: Artefact, device: str) -> Finding:
+def _trial(bundle: Bundle, artefact: Artefact, device: str, trust_host_code: bool) -> Finding:
     subject = f"{artefact.backend} {artefact.precision} on {device}"
+    if artefact.engine is not None:
+        # Of several GPUs' plans one fits: which one is the news, and the others are notes.
+        answer = verdict(artefact.engine, host_facts(), trust_host_code=trust_host_code)
+        subject += f" ({artefact.engine.gpu_name})"
+        if not answer.loads:
+            return Finding(subject, "note", answer.text)
     if device == "cuda" and artefact.backend != "tensorrt" and host.cuda_devices() == 0:
         return Finding(subject, "note", "no CUDA device found; check that nvidia-smi lists one")
     try:
-        backend = open_artefact(bundle, artefact, device)
+        backend = open_artefact(bundle, artefact, device, trust_host_code=trust_host_code)
         try:
             seconds = _click(backend)
         finally:

@@ -1,4 +1,4 @@
-"""Between image and network: what goes in (pixels, clicks, previous mask) and what comes back (logits).
+"""From image to network: pixels, clicks, previous mask. What comes back is for `paste`.
 
 Everything here is a pure function of arrays and a `View`, used alike at training, export and run time.
 docs/coordinates.md explains the two coordinate options with numbers.
@@ -7,7 +7,7 @@ docs/coordinates.md explains the two coordinate options with numbers.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -19,8 +19,6 @@ from .crop import View
 from .errors import InvalidInputError
 
 FloatArray = NDArray[np.float32]
-
-_BAND_PIXELS = 1 << 20  # the full-size logits never exist at once: masks are painted in bands of this many
 
 
 def image_tensor(image: NDArray[np.uint8], view: View, pad: Sequence[float]) -> FloatArray:
@@ -34,10 +32,16 @@ def image_tensor(image: NDArray[np.uint8], view: View, pad: Sequence[float]) -> 
     Returns:
         (1, 3, S, S) float32 RGB in [0, 1], C-contiguous.
     """
-    width, height = view.valid_size
+    (width, height), pixels = view.valid_size, image[view.box.slices]
     out = np.empty((1, 3, view.size, view.size), np.float32)
-    out[0] = np.asarray(pad, np.float32).reshape(3, 1, 1)
-    out[0, :, :height, :width] = resize_to_view(image[view.box.slices], view).transpose(2, 0, 1)
+    valid = out[0, :, :height, :width]
+    for plane, value in zip(out[0], pad, strict=True):
+        plane[height:] = plane[:height, width:] = value
+    if view.coordinates == "public":
+        valid[:] = resize_to_view(pixels, view).transpose(2, 0, 1)
+    else:  # in planes from where the pixels are fewest: bytes, shrunk but not yet enlarged
+        for plane, channel in zip(valid, cv2.split(_shrink(pixels, view)), strict=True):
+            _enlarge(channel, view, plane)
     return out
 
 
@@ -117,17 +121,29 @@ def resize_to_view(pixels: NDArray[np.uint8], view: View) -> FloatArray:
     Returns:
         (h', w') or (h', w', C) float32 in [0, 1].
     """
-    (height, width), (new_width, new_height) = pixels.shape[:2], view.valid_size
+    width, height = view.valid_size
     if view.coordinates == "public":
-        rows, columns = _corner_positions(height, new_height), _corner_positions(width, new_width)
-        return _lerp(_lerp(pixels, rows, axis=0), columns, axis=1) / np.float32(255)
-    small = (min(width, new_width), min(height, new_height))
-    if small != (width, height):
-        pixels = _resize(pixels, small, cv2.INTER_AREA)
-    values: FloatArray = np.multiply(pixels, np.float32(1 / 255), dtype=np.float32)
-    if small != (new_width, new_height):
-        values = _resize(values, (new_width, new_height), cv2.INTER_LINEAR)
+        rows, columns = corner_positions(pixels.shape[0], height), corner_positions(pixels.shape[1], width)
+        return lerp(lerp(pixels, rows, axis=0), columns, axis=1) / np.float32(255)
+    values = np.empty((height, width, *pixels.shape[2:]), np.float32)
+    _enlarge(_shrink(pixels, view), view, values)
     return values
+
+
+def _shrink(pixels: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
+    """The pixels of a view's box, averaged along the axes that are longer there than in the network."""
+    height, width = pixels.shape[:2]
+    small = (min(width, view.valid_size[0]), min(height, view.valid_size[1]))
+    return pixels if small == (width, height) else resize(pixels, small, cv2.INTER_AREA)
+
+
+def _enlarge(pixels: NDArray[Any], view: View, out: FloatArray) -> None:
+    """Write what `_shrink` left to a view's valid part, in [0, 1]; bilinear along axes still too short."""
+    if pixels.shape == out.shape:
+        np.multiply(pixels, np.float32(1 / 255), out=out)
+        return
+    values = np.multiply(pixels, np.float32(1 / 255), dtype=np.float32)
+    cv2.resize(values, view.valid_size, dst=out, interpolation=cv2.INTER_LINEAR)
 
 
 def mask_probability(mask: NDArray[np.bool_], view: View) -> FloatArray:
@@ -176,70 +192,19 @@ def resample_probability(probability: FloatArray, old: View, new: View) -> Float
         position = start + step * np.arange(new.valid_size[axis])  # of the new pixels in the image
         inside.append((position >= low - 0.5) & (position < high - 0.5))
     if small != [width, height]:
-        probability = _resize(probability, (small[0], small[1]), cv2.INTER_AREA)
+        probability = resize(probability, (small[0], small[1]), cv2.INTER_AREA)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     warped = cv2.warpAffine(probability, matrix, new.valid_size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
     return np.multiply(warped, inside[1][:, None] & inside[0], dtype=np.float32)
 
 
-def paste_mask(
-    logits: FloatArray, view: View, image_size: tuple[int, int], threshold: float
-) -> NDArray[np.bool_]:
-    """The mask of the whole image; background outside the view's box.
-
-    Args:
-        logits: (h', w') float32, the valid part of the network's output. They are resized bilinearly to the
-            box; with "public" coordinates their probabilities are, which is what the published code does.
-        view: the view they are on.
-        image_size: (width, height) in pixels.
-        threshold: in (0, 1); a pixel is object where its probability is above this.
-
-    Returns:
-        (H, W) bool.
-    """
-    out = np.zeros((image_size[1], image_size[0]), np.bool_)
-    public = view.coordinates == "public"
-    limit = np.float32(threshold if public else logit(threshold))
-    for rows, values in _bands(sigmoid(logits) if public else logits, view):
-        np.greater(values, limit, out=out[rows, view.box.slices[1]])
-    return out
-
-
-def paste_probability(logits: FloatArray, view: View, image_size: tuple[int, int]) -> FloatArray:
-    """Probability of object, (H, W) float32 in [0, 1], for `paste_mask`'s arguments; 0 outside the box."""
-    out = np.zeros((image_size[1], image_size[0]), np.float32)
-    public = view.coordinates == "public"
-    for rows, values in _bands(sigmoid(logits) if public else logits, view):
-        out[rows, view.box.slices[1]] = values if public else sigmoid(values)
-    return out
-
-
-def _bands(values: FloatArray, view: View) -> Iterator[tuple[slice, FloatArray]]:
-    """Bands of image rows of the box with the values, (h', w') on the view's valid part, resized to them."""
-    box = view.box
-    step = max(1, _BAND_PIXELS // box.width)
-    for first in range(0, box.height, step):
-        last = min(first + step, box.height)
-        yield slice(box.y0 + first, box.y0 + last), _paste_rows(values, view, first, last)
-
-
-def _paste_rows(values: FloatArray, view: View, first: int, last: int) -> FloatArray:
-    """(last - first, w) values of some rows of the box."""
-    (height, width), box = values.shape, view.box
-    if view.coordinates == "public":
-        tall = _lerp(values, _corner_positions(height, box.height)[first:last], axis=0)
-        return _lerp(tall, _corner_positions(width, box.width), axis=1)
-    rows = (np.arange(first, last) + 0.5) * (height / box.height) - 0.5
-    return _resize(_lerp(values, rows, axis=0), (box.width, last - first), cv2.INTER_LINEAR)
-
-
-def _corner_positions(count: int, new_count: int) -> NDArray[np.float64]:
+def corner_positions(count: int, new_count: int) -> NDArray[np.float64]:
     """Where `new_count` samples of an axis of `count` lie when first and last are kept (align_corners)."""
     step = (count - 1) / (new_count - 1) if new_count > 1 else 0.0
     return np.arange(new_count, dtype=np.float64) * step
 
 
-def _lerp(values: NDArray[Any], positions: NDArray[np.float64], axis: int) -> FloatArray:
+def lerp(values: NDArray[Any], positions: NDArray[np.float64], axis: int) -> FloatArray:
     """Linear interpolation along an axis at fractional indices; the ends extend outwards."""
     low = np.clip(np.floor(positions).astype(np.int64), 0, values.shape[axis] - 1)
     high = np.minimum(low + 1, values.shape[axis] - 1)
@@ -252,5 +217,6 @@ def _lerp(values: NDArray[Any], positions: NDArray[np.float64], axis: int) -> Fl
     return result
 
 
-def _resize(values: NDArray[Any], size: tuple[int, int], interpolation: int) -> NDArray[Any]:
+def resize(values: NDArray[Any], size: tuple[int, int], interpolation: int) -> NDArray[Any]:
+    """`cv2.resize` to (width, height) as a NumPy array."""
     return np.asarray(cv2.resize(values, size, interpolation=interpolation))

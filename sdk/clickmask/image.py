@@ -32,6 +32,10 @@ def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if array.ndim == 2 or array.shape[2] == 1:
         grey = np.ascontiguousarray(array.reshape(array.shape[:2]))
         return np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), dtype=np.uint8)
+    if array.shape[2] == 4 and array.strides[1:] == (4, 1):
+        return np.asarray(cv2.cvtColor(array, cv2.COLOR_RGBA2RGB), dtype=np.uint8)
+    if array.strides[1:] == (3, -1):  # OpenCV's BGR seen backwards
+        return np.asarray(cv2.cvtColor(array[:, :, ::-1], cv2.COLOR_BGR2RGB), dtype=np.uint8)
     return np.ascontiguousarray(array[:, :, :3])
 
 

@@ -10,16 +10,19 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .crop import Coordinates, CropPolicy, Fit
 from .errors import BundleError
+
+if TYPE_CHECKING:
+    from .engine_facts import EngineFacts
 
 SCHEMA = 1
 
 DType = Literal["float32", "float16"]
 BackendName = Literal["onnxruntime", "torchscript", "tensorrt"]
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "int8"]
 Device = Literal["any", "cpu", "cuda"]
 Scalar = str | int | float | bool
 
@@ -140,6 +143,8 @@ class Artefact:
         parity: Kind of test image to the measured difference.
         opset: ONNX opset; None where there is none.
         tools: Tool name to the version that built it.
+        engine: Of a TensorRT plan, where it loads and what was proven of it; else None.
+        weights: Of a plan without weights, graph name to the ONNX file that has them; else empty.
     """
 
     backend: BackendName
@@ -149,6 +154,13 @@ class Artefact:
     parity: Mapping[str, Parity]
     opset: int | None
     tools: Mapping[str, str]
+    engine: EngineFacts | None = None
+    weights: Mapping[str, ArtefactFile] = field(default_factory=dict)
+
+    @property
+    def all_files(self) -> tuple[ArtefactFile, ...]:
+        """Every file that the artefact needs."""
+        return (*self.files.values(), *self.weights.values())
 
 
 @dataclass(frozen=True)
@@ -204,6 +216,10 @@ class Manifest:
         document = {"schema": self.schema, **plain_json(self)}
         if self.pixel_diffusion is not None and not self.pixel_diffusion.options:
             del document["pixel_diffusion"]["options"]
+        for artefact in document["artefacts"]:
+            for key in ("engine", "weights"):
+                if not artefact[key]:
+                    del artefact[key]
         try:
             text = json.dumps(document, indent=2, allow_nan=False) + "\n"
         except (TypeError, ValueError) as exc:

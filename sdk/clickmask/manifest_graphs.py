@@ -23,6 +23,7 @@ def _tensors(*specs: TensorSpec) -> dict[str, TensorSpec]:
 TENSORS = _tensors(
     TensorSpec("image", "float32", ("B", 3, "S", "S")),
     TensorSpec("clicks", "float32", ("B", "M", 3)),
+    TensorSpec("clicks_by_label", "float32", ("B", 2, "M", 3)),
     TensorSpec("previous_mask", "float32", ("B", 1, "S", "S")),
     TensorSpec("logits", "float32", ("B", 1, "S", "S")),
     TensorSpec("diffused_logits", "float32", ("B", 1, "S", "S")),
@@ -69,17 +70,26 @@ def _dimension(node: Node) -> int | str:
     return node.integer(1, MAX_DIMENSION)
 
 
+def _named(*names: str) -> dict[str, TensorSpec]:
+    return {name: TENSORS[name] for name in names}
+
+
+def _prompt(graph: GraphSpec, spec: InputSpec) -> dict[str, TensorSpec]:
+    """Clicks in one of their two forms, and the previous mask where there is one."""
+    form = "clicks_by_label" if "clicks_by_label" in _tensors(*graph.inputs) else "clicks"
+    return _named(form, "previous_mask") if spec.previous_mask else _named(form)
+
+
 def _check_pipeline(node: Node, graphs: Mapping[str, GraphSpec], spec: InputSpec) -> None:
-    image, clicks, previous_mask, logits, diffused = (_tensors(tensor) for tensor in TENSORS.values())
-    prompt = clicks | previous_mask if spec.previous_mask else clicks
+    image, logits = _named("image"), _named("logits")
     networks = set(graphs) - {"pixel_diffusion"}
     if "pixel_diffusion" in graphs:
         last = graphs["pixel_diffusion"]
-        _check_tensors(node, "pixel_diffusion", "inputs", last.inputs, image | clicks | logits)
-        _check_tensors(node, "pixel_diffusion", "outputs", last.outputs, diffused)
+        _check_tensors(node, "pixel_diffusion", "inputs", last.inputs, _named("image", "clicks", "logits"))
+        _check_tensors(node, "pixel_diffusion", "outputs", last.outputs, _named("diffused_logits"))
     if networks in ({"network"}, {"network", "local_network"}):
         for name in networks:
-            _check_tensors(node, name, "inputs", graphs[name].inputs, prompt | image)
+            _check_tensors(node, name, "inputs", graphs[name].inputs, image | _prompt(graphs[name], spec))
             _check_tensors(node, name, "outputs", graphs[name].outputs, logits)
     elif networks == {"encoder", "decoder"}:
         encoder, decoder = graphs["encoder"], graphs["decoder"]
@@ -88,7 +98,7 @@ def _check_pipeline(node: Node, graphs: Mapping[str, GraphSpec], spec: InputSpec
             raise node.error("encoder outputs feature_0, feature_1, ...", str(sorted(features)))
         _check_tensors(node, "encoder", "inputs", encoder.inputs, image)
         # A decoder may take the image again: its width is where clicks are mirrored.
-        wanted = prompt | features | (image if "image" in _tensors(*decoder.inputs) else {})
+        wanted = _prompt(decoder, spec) | features | (image if "image" in _tensors(*decoder.inputs) else {})
         _check_tensors(node, "decoder", "inputs", decoder.inputs, wanted)
         _check_tensors(node, "decoder", "outputs", decoder.outputs, logits)
         _check_divisors(node, encoder.outputs, spec.sizes)

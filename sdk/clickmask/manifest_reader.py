@@ -7,7 +7,7 @@ import datetime
 import re
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from .crop import Coordinates, CropKind, CropPolicy, Fit
 from .errors import BundleError, InvalidInputError
@@ -30,6 +30,9 @@ from .manifest import (
 )
 from .manifest_graphs import read_graphs
 from .strict_json import Node, parse
+
+if TYPE_CHECKING:
+    from .engine_facts import EngineFacts
 
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 1 << 20
@@ -90,7 +93,9 @@ def _manifest(root: Node) -> Manifest:
         threshold=keys["threshold"].number(0, 1, open_ends=True),
         pixel_diffusion=diffusion,
         graphs=graphs,
-        artefacts=tuple(_artefact(node, graphs) for node in keys["artefacts"].items(1, MAX_ARTEFACTS)),
+        artefacts=tuple(
+            _artefact(node, graphs, input_spec) for node in keys["artefacts"].items(1, MAX_ARTEFACTS)
+        ),
         created=_date(keys["created"]),
     )
 
@@ -194,28 +199,53 @@ def _scalar(node: Node) -> Scalar:
     return node.text()
 
 
-def _artefact(node: Node, graphs: Mapping[str, GraphSpec]) -> Artefact:
-    keys = node.fields(tuple(f.name for f in dataclasses.fields(Artefact)))
-    backend, device = keys["backend"].choice(get_args(BackendName)), keys["device"].choice(get_args(Device))
-    if backend == "tensorrt" and device != "cuda":
+def _artefact(node: Node, graphs: Mapping[str, GraphSpec], spec: InputSpec) -> Artefact:
+    plan_only = ("engine", "weights")
+    always = tuple(f.name for f in dataclasses.fields(Artefact) if f.name not in plan_only)
+    backend = node.members().get("backend")
+    is_plan = backend is not None and backend.value == "tensorrt"
+    keys = node.fields((*always, "engine") if is_plan else always, ("weights",) if is_plan else ())
+    device, precision = keys["device"].choice(get_args(Device)), keys["precision"].choice(get_args(Precision))
+    if is_plan and device != "cuda":
         raise keys["device"].error("'cuda', the only device of tensorrt")
     opset = None if keys["opset"].value is None else keys["opset"].integer(1, 1000)
-    if backend == "onnxruntime" and opset is None:
+    if keys["backend"].choice(get_args(BackendName)) == "onnxruntime" and opset is None:
         raise keys["opset"].error("the ONNX opset as an integer")
     parity = keys["parity"].members()
     if not parity:
         raise keys["parity"].error(
             "at least one kind of image: an artefact is shipped only when it was compared"
         )
+    weights = keys["weights"].fields(tuple(graphs)) if "weights" in keys else {}
     return Artefact(
-        backend=backend,
-        precision=keys["precision"].choice(get_args(Precision)),
+        backend=keys["backend"].value,
+        precision=precision,
         device=device,
         files={name: _file(item) for name, item in keys["files"].fields(tuple(graphs)).items()},
         parity={kind: _parity(item) for kind, item in parity.items()},
         opset=opset,
         tools={tool: item.text() for tool, item in keys["tools"].members().items()},
+        engine=_engine(keys["engine"], spec, precision, bool(weights)) if is_plan else None,
+        weights={name: _file(item) for name, item in weights.items()},
     )
+
+
+def _engine(node: Node, spec: InputSpec, precision: str, has_weights: bool) -> EngineFacts:
+    from .engine_facts import read_engine  # few bundles have one, and every import counts
+
+    facts = read_engine(node)
+    unknown = sorted({profile.size for profile in facts.profiles} - set(spec.sizes))
+    missing = [size for size in spec.sizes if facts.profile(size, 1) is None]
+    if unknown or missing:
+        got = f"none for {missing}" if missing else f"some for {unknown}"
+        raise node.at("profiles").error(
+            f"for each of input.sizes {list(spec.sizes)} one that takes 1 image", got
+        )
+    if precision == "fp16" and facts.half_share == 0:
+        raise node.at("half_share").error("more than 0 of a plan whose precision is 'fp16'")
+    if facts.stripped != has_weights:
+        raise node.at("stripped").error("true exactly when the artefact has the key 'weights'")
+    return facts
 
 
 def _file(node: Node) -> ArtefactFile:

@@ -11,14 +11,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import encode
 from .clicks import Click
 from .crop import Box, Coordinates, CropPolicy, View, choose_size, next_box
-from .image import image_size
-from .mask import Mask, mask_box
-from .state import State, paint, previous_mask
+from .mask import Mask
+from .pixels import Pixels
+from .state import State, find, paint, previous_mask
 
 if TYPE_CHECKING:
     from .backends.base import Features
@@ -29,28 +28,31 @@ class Predictor:
     """What a click does to one image, given a bundle and a session's options.
 
     `advance` and `mask` are functions of the state. All that changes here are two caches, whose entries carry
-    their key, so that a stale one is never wrong; they are replaced and never changed, so that `copy.copy`
-    gives an independent predictor. One thread at a time: the session sees to it.
+    their key, so that a stale one is never wrong. The encoded crops are shared with the copies that
+    `copy.copy` gives, the painted mask is replaced and never changed. One thread at a time, but for
+    `prefetch`: the session sees to it.
     """
 
     def __init__(
         self,
         segmenter: Segmenter,
-        image: NDArray[np.uint8],
+        pixels: Pixels,
         policy: CropPolicy,
         size: int | None,
         coordinates: Coordinates,
+        prefetch: bool,
     ) -> None:
-        """See `Segmenter.session`; image is (H, W, 3) uint8 RGB, and all is checked already."""
+        """See `Segmenter.session`; all is checked already."""
         self._backend = segmenter.backend
         self._manifest = segmenter.bundle.manifest
-        self._image = image
-        self._image_size = image_size(image)
+        self._crops = segmenter.crops.image(segmenter.backend, pixels)
+        self._prefetcher = segmenter.prefetcher
+        self.prefetches = prefetch
+        self._image_size = pixels.image_size
         self._policy = policy
         self._size = size
         self._coordinates = coordinates
-        self._encoded: dict[tuple[View, bool], Features] = {}
-        self._painted: tuple[State, Mask] | None = None
+        self._painted: tuple[State, Mask, Box | None] | None = None
 
     def advance(self, state: State, click: Click) -> State:
         """The state after one more click.
@@ -59,6 +61,7 @@ class Predictor:
             InvalidInputError: more clicks than the network takes.
             BackendError: the runtime failed.
         """
+        self._prefetcher.cancel(self)
         clicks = (*state.clicks, click)
         if not self._policy.looks_twice(len(clicks)):
             return self._look(state, clicks, self._view(state, clicks))
@@ -66,16 +69,41 @@ class Predictor:
         local = self._look(found, clicks, self._view(found, clicks), local=True)
         return replace(local, before=state)  # the first pass is not kept
 
+    def look_ahead(self, state: State) -> None:
+        """Have what the click after a state will want encoded in the background, where that is wished."""
+        if self.prefetches:
+            self._prefetcher.want(self, state)
+
+    def prefetch(self, state: State) -> None:
+        """Encode what the click after a state will look at first, if it widens no box around the mask.
+
+        A negative click never does, a positive one in that box neither; others may look elsewhere.
+
+        Raises:
+            BackendError: the runtime failed.
+        """
+        if len(state.clicks) < self._manifest.input.max_clicks:
+            self._features(self._next_view(state), local=False)
+
+    def _next_view(self, state: State) -> View:
+        if self._policy.looks_twice(len(state.clicks) + 1):
+            return self._whole_view
+        return self._view(state, (*state.clicks, Click(0, 0, positive=False)))  # which moves no crop
+
     def mask(self, state: State) -> Mask:
         """The mask of a state, (H, W) bool, read-only."""
-        self._painted = (state, self._paint(state))
-        return self._painted[1]
+        kept = self._painted
+        if kept is None or kept[0] is not state:
+            kept = (state, *paint(state, self._image_size, self._manifest.threshold))
+            self._painted = kept
+        return kept[1]
 
-    def _paint(self, state: State) -> Mask:
-        """The same without keeping it, as masks are large: for those between passes and replayed clicks."""
-        if self._painted is not None and self._painted[0] is state:
-            return self._painted[1]
-        return paint(state, self._image_size, self._manifest.threshold)
+    def _found(self, state: State) -> Box | None:
+        """The tight box of that, without painting it: for states between passes and replayed clicks."""
+        kept = self._painted
+        if kept is not None and kept[0] is state:
+            return kept[2]
+        return find(state, self._manifest.threshold)
 
     @property
     def _whole_view(self) -> View:
@@ -83,11 +111,9 @@ class Predictor:
 
     def _view(self, state: State, clicks: tuple[Click, ...]) -> View:
         """Where the policy looks for the newest of the clicks, given the mask so far."""
-        found = mask_box(self._paint(state)) if self._policy.wants_crop(len(clicks)) else None
+        found = self._found(state) if self._policy.wants_crop(len(clicks)) else None
         previous = state.view.box if state.view else None
-        return self._view_of(
-            next_box(self._policy, self._image_size, clicks, Box(*found) if found else None, previous)
-        )
+        return self._view_of(next_box(self._policy, self._image_size, clicks, found, previous))
 
     def _view_of(self, box: Box) -> View:
         spec = self._manifest.input
@@ -105,12 +131,4 @@ class Predictor:
         return State(clicks, state.initial, view, valid, state)
 
     def _features(self, view: View, local: bool) -> Features:
-        """Of the newest crop and, where each click begins with the whole image, of that."""
-        key = (view, local and self._manifest.has_local_network)
-        if key not in self._encoded:
-            stays = (self._whole_view, False) if self._policy.kind == "global_to_local" else None
-            # before, not after: never two crops in memory
-            self._encoded = {other: kept for other, kept in self._encoded.items() if other == stays}
-            image = encode.image_tensor(self._image, view, self._manifest.input.pad)
-            self._encoded = {**self._encoded, key: self._backend.encode(image, local=key[1])}
-        return self._encoded[key]
+        return self._crops.features(view, local and self._manifest.has_local_network)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
+import weakref
 from collections.abc import Iterable
 from functools import cached_property
 from types import TracebackType
@@ -13,15 +13,17 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from . import encode
 from .backends import open_backend
 from .backends.base import Backend
 from .backends.diffusion import Place
+from .batching import batched
 from .bundle import Bundle, default_bundle_path, load_bundle
 from .clicks import Click, as_clicks
-from .crop import Box, Coordinates, CropPolicy, View
+from .crop import Coordinates, CropPolicy
+from .encoded_crops import CROPS_BYTES, EncodedCrops
 from .errors import InvalidInputError
 from .mask import Mask
+from .prefetch import Prefetcher
 from .replay import BundleIdentity
 from .session import Session
 
@@ -32,6 +34,9 @@ class Segmenter:
     Attributes:
         bundle: what was loaded; `bundle.manifest` tells its sizes, crop policy and threshold.
         backend: what runs it; `name`, `device` and `reason` tell what was chosen and why.
+        prefetch: whether sessions encode ahead unless told otherwise.
+        crops: what all sessions share of encoded crops; `nbytes` of its `budget` are in use.
+        prefetcher: the thread that encodes ahead.
 
     Example:
         >>> segmenter = Segmenter.load()                     # doctest: +SKIP
@@ -40,10 +45,20 @@ class Segmenter:
         >>> mask = session.click(40, 60, positive=False)     # doctest: +SKIP
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend) -> None:
-        """Join a bundle and an open backend; applications call `load`."""
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        prefetch: bool = False,
+        crops: EncodedCrops | None = None,
+    ) -> None:
+        """Join a bundle and an open backend; applications call `load`, which explains the rest."""
         self.bundle = bundle
         self.backend = backend
+        self.prefetch = prefetch
+        self.crops = crops or EncodedCrops()
+        self.prefetcher = Prefetcher()
+        weakref.finalize(self, self.prefetcher.stop).atexit = False
 
     @classmethod
     def load(
@@ -53,6 +68,12 @@ class Segmenter:
         device: str = "auto",
         threads: int | None = None,
         pixel_diffusion: Place = "auto",
+        *,
+        prefetch: bool = True,
+        crops_bytes: int = CROPS_BYTES,
+        max_batch: int = 1,
+        max_delay_ms: float = 10.0,
+        trust_host_code: bool = False,
     ) -> Segmenter:
         """Load an engine bundle.
 
@@ -65,6 +86,16 @@ class Segmenter:
             pixel_diffusion: "graph", the bundle's own; "native", the fused CPU kernel; or "auto", the kernel
                 where it can be had. Both give the same masks; `backend.pixel_diffusion` tells which it is,
                 and `backend.pixel_diffusion_reason` why.
+            prefetch: encode ahead, on one background thread: the image when a session begins, and after each
+                click the crop that the next one will want. The masks are the same without.
+            crops_bytes: how much memory encoded crops may take, of all sessions together; at least 0. The
+                newest one is kept even if it has more.
+            max_batch: most clicks of different sessions that run as one batch (`batching.batched`); 1 for no
+                batches.
+            max_delay_ms: how long a click may wait for others while another batch is running; a click that is
+                alone never waits. About the time of one batch is a good value.
+            trust_host_code: load TensorRT plans that carry a lean runtime, which is code that this process
+                runs: only for bundles whose maker is trusted.
 
         Raises:
             BundleError: no bundle there, or a damaged one.
@@ -72,8 +103,12 @@ class Segmenter:
                 says what is missing.
             InvalidInputError: an option is none of the above.
         """
+        crops = EncodedCrops(crops_bytes)
         bundle = load_bundle(default_bundle_path() if path is None else path)
-        return cls(bundle, open_backend(bundle, backend, device, threads, pixel_diffusion))
+        opened = open_backend(
+            bundle, backend, device, threads, pixel_diffusion, trust_host_code=trust_host_code
+        )
+        return cls(bundle, batched(opened, max_batch, max_delay_ms), prefetch, crops)
 
     def session(
         self,
@@ -81,23 +116,27 @@ class Segmenter:
         crop_policy: str | CropPolicy | None = None,
         size: int | None = None,
         coordinates: Coordinates | None = None,
+        *,
+        prefetch: bool | None = None,
     ) -> Session:
         """Begin the annotation of an image.
 
         Args:
             image: (H, W, 3) RGB, (H, W, 4) RGBA (alpha is dropped) or (H, W) grey; uint8, [0, 255]; any
                 strides. It is copied only where it is not C-contiguous (H, W, 3): do not change it while the
-                session lives.
-            crop_policy: "paper", "fbrs", "global_to_local" or "none" with the numbers of their source
-                (`CropPolicy.named`), or a `CropPolicy`; None for the bundle's own.
+                session lives. An array of PyCUDA, CuPy, torch or DLPack on the backend's GPU stays there
+                and is never copied; such a session has no JSON.
+            crop_policy: "paper", "fbrs", "stable", "global_to_local" or "none" with the numbers of their
+                source (`CropPolicy.named`), or a `CropPolicy`; None for the bundle's own.
             size: one of the bundle's input sizes for every click; None chooses among them by the crop's long
                 side.
             coordinates: "half_pixel" or "public" (docs/coordinates.md); None for the bundle's own.
+            prefetch: whether to encode ahead in the background; None for what `load` was told.
 
         Raises:
             InvalidInputError: not such an image or option.
         """
-        return Session(self, image, crop_policy, size, coordinates)
+        return Session(self, image, crop_policy, size, coordinates, prefetch=prefetch)
 
     def predict(self, image: NDArray[np.uint8], clicks: Iterable[Click | tuple[float, float, bool]]) -> Mask:
         """The mask of some clicks, without a session to keep.
@@ -120,22 +159,14 @@ class Segmenter:
         points = as_clicks(clicks)
         if not points:
             raise InvalidInputError("predict needs at least one click, but got none")
-        return self.session(image).replay(points)
+        return self.session(image, prefetch=False).replay(points)
 
     def warmup(self) -> None:
-        """Run each network once with each shape that a click can give it.
+        """Run each network once with each shape that a click can give it (`Backend.warmup`).
 
-        These are the input sizes with the numbers of click rows (`encode.slot_counts`). Afterwards no click
-        pays for a runtime's first use.
+        Afterwards no click pays for a runtime's first use.
         """
-        manifest, spec = self.bundle.manifest, self.bundle.manifest.input
-        networks = (False, True) if manifest.has_local_network else (False,)
-        for size, local in itertools.product(spec.sizes, networks):
-            view = View(Box(0, 0, size, size), size, spec.fit, spec.coordinates)
-            features = self.backend.encode(np.zeros((1, 3, size, size), np.float32), local)
-            previous = encode.previous_tensor(None, view) if spec.previous_mask else None
-            for slots in encode.slot_counts(spec.max_clicks):
-                self.backend.decode(features, encode.clicks_tensor([Click(0, 0)], view, slots), previous)
+        self.backend.warmup()
 
     @cached_property
     def identity(self) -> BundleIdentity:
@@ -149,8 +180,13 @@ class Segmenter:
         return BundleIdentity(self.bundle.manifest.name, hashlib.sha256(text.encode()).hexdigest())
 
     def close(self) -> None:
-        """Give the runtime's memory back; its sessions' next clicks raise BackendError. May be repeated."""
+        """Give the memory of runtime and encoded crops back; the next clicks raise BackendError.
+
+        Sessions keep their masks. May be repeated.
+        """
+        self.prefetcher.close()
         self.backend.close()
+        self.crops.clear()
 
     def __enter__(self) -> Segmenter:
         return self

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import encode
+from . import paste
 from .clicks import Click, as_clicks, check_inside
 from .crop import Box, Coordinates, CropPolicy, resolve_coordinates, resolve_policy, resolve_size
 from .errors import InvalidInputError, SessionStateError
-from .image import as_rgb, image_sha256, image_size
 from .mask import Mask, Region, Rle, as_mask, bbox, polygons, regions, rle, rle_decode
+from .pixels import pixels_of, sha256
 from .predictor import Predictor
 from .replay import SessionRecord
 from .state import State, affordable
@@ -36,10 +36,13 @@ class Session:
 
     **The image is not copied** when it is C-contiguous (H, W, 3) uint8: do not change its pixels while the
     session lives, since later crops are cut from it and `to_json` hashes it (pass `image.copy()` if you
-    must). Beyond the image a session holds the current mask (1 byte per pixel), the network's features of the
-    newest crop (under "global_to_local" of the whole image too), and for each click in force or to be undone
-    its logits (4 bytes per network pixel, once however many operations share it). `HISTORY` and
+    must). Beyond the image a session holds the current mask (1 byte per pixel), the network's features of
+    recent crops (all sessions of the segmenter share `crops_bytes`), and for each click in force or to be
+    undone its logits (4 bytes per network pixel, once however many operations share it). `HISTORY` and
     `HISTORY_BYTES` bound what can be undone; the clicks in force are always kept.
+
+    **Prefetch.** Unless switched off, the image is encoded in the background when the session begins, and
+    after each call the crop that the next click will want (`Segmenter.session`). Masks do not depend on it.
 
     **Threads.** Any call may come from any thread. A session does one at a time and the others wait;
     sessions do not wait for each other. `clicks`, `crop`, `can_undo` and `can_redo` do not wait either: they
@@ -57,6 +60,8 @@ class Session:
         crop_policy: str | CropPolicy | None = None,
         size: int | None = None,
         coordinates: Coordinates | None = None,
+        *,
+        prefetch: bool | None = None,
     ) -> None:
         """See `Segmenter.session`."""
         manifest = segmenter.bundle.manifest
@@ -65,13 +70,21 @@ class Session:
         self._policy = resolve_policy(crop_policy, manifest.crop)
         self._fixed_size = resolve_size(size, self._spec.sizes)
         self._coordinates = resolve_coordinates(coordinates, self._spec.coordinates)
-        self._image = as_rgb(image)
-        self._image_size = image_size(self._image)
+        self._pixels = pixels_of(image, segmenter.backend)
+        self._image_size = self._pixels.image_size
         self._lock = threading.Lock()
         self._state = State()
         self._past: deque[State] = deque(maxlen=HISTORY)
-        self._future: list[State] = []
-        self._predictor = Predictor(segmenter, self._image, self._policy, self._fixed_size, self._coordinates)
+        self._future: deque[State] = deque()
+        self._predictor = Predictor(
+            segmenter,
+            self._pixels,
+            self._policy,
+            self._fixed_size,
+            self._coordinates,
+            segmenter.prefetch if prefetch is None else prefetch,
+        )
+        self._predictor.look_ahead(self._state)
 
     def click(self, x: float, y: float, positive: bool = True) -> Mask:
         """Add a click.
@@ -105,10 +118,7 @@ class Session:
                 raise SessionStateError(
                     "expected an operation to undo, but there is none; ask can_undo first"
                 )
-            mask = self._predictor.mask(self._past[-1])
-            self._future.append(self._state)
-            self._state = self._past.pop()
-            return mask
+            return self._step(self._past, self._future)
 
     def redo(self) -> Mask:
         """Bring back what the last `undo` took, without running the network.
@@ -124,10 +134,7 @@ class Session:
                 raise SessionStateError(
                     "expected an undone operation to redo, but there is none; ask can_redo first"
                 )
-            mask = self._predictor.mask(self._future[-1])
-            self._past.append(self._state)
-            self._state = self._future.pop()
-            return mask
+            return self._step(self._future, self._past)
 
     def remove(self, index: int) -> Mask:
         """Take one click out; the later ones are made again as if it had never been.
@@ -190,12 +197,18 @@ class Session:
             blank = not self._state.clicks and self._state.initial is None
             return self._predictor.mask(self._state) if blank else self._move_to(State())
 
-    def fork(self) -> Session:
-        """An independent session that starts as this one is now, undo history included, at no cost."""
-        twin = Session(self._segmenter, self._image, self._policy, self._fixed_size, self._coordinates)
+    def fork(self, *, prefetch: bool = True) -> Session:
+        """An independent session that starts as this one is now, undo history included, at no cost.
+
+        Args:
+            prefetch: False for one that never encodes ahead; True for one that does as this one does.
+        """
         with self._lock:
-            twin._state, twin._past, twin._future = self._state, self._past.copy(), self._future.copy()
+            twin = copy.copy(self)  # image, bundle, options and states never change
+            twin._past, twin._future = self._past.copy(), self._future.copy()
             twin._predictor = copy.copy(self._predictor)
+            twin._predictor.prefetches &= prefetch
+        twin._lock = threading.Lock()
         return twin
 
     @property
@@ -224,7 +237,26 @@ class Session:
             state = self._state
             if state.view is None or state.logits is None:
                 return self._predictor.mask(state).astype(np.float32)
-        return encode.paste_probability(state.logits, state.view, self._image_size)
+        return paste.paste_probability(state.logits, state.view, self._image_size)
+
+    def device_mask(self, out: Any = None) -> Any:
+        """The mask now, left on the GPU that the session's image is on; nothing is kept of it.
+
+        Args:
+            out: (H, W) bool or uint8 array on that GPU to fill with 0 and 1; None for a new one.
+
+        Returns:
+            `out`; or (H, W) bool with `__cuda_array_interface__`.
+
+        Raises:
+            InvalidInputError: the image is in host memory, or `out` is no such array.
+            SessionStateError: there is no click yet.
+        """
+        with self._lock:
+            state = self._state
+        if state.view is None or state.logits is None:
+            raise SessionStateError("expected at least one click, whose mask to paint, but there is none yet")
+        return self._pixels.device_mask(state.logits, state.view, out)
 
     @property
     def clicks(self) -> tuple[Click, ...]:
@@ -258,11 +290,15 @@ class Session:
 
         It holds the image's size and hash, the bundle's identity, the options, the initial mask and the
         clicks; not the undo history. Hashing reads the whole image.
+
+        Raises:
+            InvalidInputError: the image is on a GPU.
         """
-        state = self._state
+        with self._lock:
+            state = self._state
         return SessionRecord(
             image_size=self._image_size,
-            image_sha256=image_sha256(self._image),
+            image_sha256=sha256(self._pixels),
             bundle=self._segmenter.identity,
             policy=self._policy,
             size=self._fixed_size,
@@ -272,7 +308,14 @@ class Session:
         ).to_json()
 
     @classmethod
-    def from_json(cls, segmenter: Segmenter, image: NDArray[np.uint8], text: str | bytes) -> Session:
+    def from_json(
+        cls,
+        segmenter: Segmenter,
+        image: NDArray[np.uint8],
+        text: str | bytes,
+        *,
+        prefetch: bool | None = None,
+    ) -> Session:
         """Restore a session by making its clicks again.
 
         With the same runtime on the same kind of machine the masks are bit-identical; elsewhere they differ
@@ -282,6 +325,7 @@ class Session:
             segmenter: holds the bundle that the session was made with.
             image: the image it was made on, (H, W, 3) uint8 RGB or any form that `Segmenter.session` takes.
             text: from `to_json`.
+            prefetch: as for `Segmenter.session`.
 
         Returns:
             The session, where `undo` takes back the clicks one by one.
@@ -292,8 +336,8 @@ class Session:
             BackendError: the runtime failed.
         """
         record = SessionRecord.from_json(text)
-        session = cls(segmenter, image, record.policy, record.size, record.coordinates)
-        record.check(session._image_size, image_sha256(session._image), segmenter.identity)
+        session = cls(segmenter, image, record.policy, record.size, record.coordinates, prefetch=prefetch)
+        record.check(session._image_size, sha256(session._pixels), segmenter.identity)
         if record.initial is not None:
             session.set_mask(rle_decode(record.initial))
         session.replay(record.clicks)
@@ -321,16 +365,22 @@ class Session:
             states = [self._state]
             for click in points:
                 states.append(self._predictor.advance(states[-1], click))
-            mask = self._predictor.mask(states[-1])
-            for state in states[1:]:
-                self._commit(state)
-            return mask
+            return self._move_to(*states[1:]) if points else self._predictor.mask(self._state)
 
-    # What follows is called with the lock held; all but _commit change caches only.
+    # What follows is called with the lock held; all but _step and _commit change caches only.
 
-    def _move_to(self, state: State) -> Mask:
-        mask = self._predictor.mask(state)  # before the commit, as it may fail
-        self._commit(state)
+    def _step(self, source: deque[State], other: deque[State]) -> Mask:
+        mask = self._predictor.mask(source[-1])  # before the step, as it may fail
+        other.append(self._state)
+        self._state = source.pop()
+        self._predictor.look_ahead(self._state)
+        return mask
+
+    def _move_to(self, *states: State) -> Mask:
+        mask = self._predictor.mask(states[-1])  # before the commits, as it may fail
+        for state in states:
+            self._commit(state)
+        self._predictor.look_ahead(self._state)
         return mask
 
     def _commit(self, state: State) -> None:

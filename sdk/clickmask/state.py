@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from . import encode
+from . import encode, paste
 from .clicks import Click
-from .crop import View
-from .mask import Mask, Rle, rle_decode
+from .crop import Box, View
+from .mask import Mask, Rle, mask_box, rle_decode
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -57,16 +57,29 @@ def affordable(states: Sequence[State], budget: int) -> int:
     return len(states)
 
 
-def paint(state: State, image_size: tuple[int, int], threshold: float) -> Mask:
-    """The mask of a state, (H, W) bool, read-only."""
+def paint(state: State, image_size: tuple[int, int], threshold: float) -> tuple[Mask, Box | None]:
+    """The mask of a state, (H, W) bool, read-only, and its tight box, None where it is empty."""
     if state.view is not None and state.logits is not None:
-        mask = encode.paste_mask(state.logits, state.view, image_size, threshold)
+        mask, box = paste.paste_with_box(state.logits, state.view, image_size, threshold)
     elif state.initial is not None:
         mask = rle_decode(state.initial)
+        box = _box_of(mask)
     else:
-        mask = np.zeros(image_size[::-1], np.bool_)
+        mask, box = np.zeros(image_size[::-1], np.bool_), None
     mask.setflags(write=False)
-    return mask
+    return mask, box
+
+
+def find(state: State, threshold: float) -> Box | None:
+    """The tight box of a state's mask without painting that; None where it is empty."""
+    if state.view is not None and state.logits is not None:
+        return paste.paste_box(state.logits, state.view, threshold)
+    return None if state.initial is None else _box_of(rle_decode(state.initial))
+
+
+def _box_of(mask: Mask) -> Box | None:
+    found = mask_box(mask)
+    return Box(*found) if found else None
 
 
 def previous_mask(state: State, view: View) -> NDArray[np.float32]:

@@ -25,6 +25,8 @@ MASK_WEIGHT = 0.5
 LOCAL_BIAS = 0.125
 LOGIT_WEIGHT, DIFFUSED_CLICK_WEIGHT = 0.5, -0.125
 
+SUFFIX = {"onnxruntime": "onnx", "torchscript": "ts", "tensorrt": "plan"}
+
 DIFFUSION = {"iterations": 10, "dilations": [1, 2, 4, 8], "amplitude": 1.0, "eps": 1e-4, "norm": "tanh_half"}
 """Settings without the options that the fused kernel needs: the graph runs everywhere."""
 
@@ -81,9 +83,12 @@ def make_bundle(
     for backend in backends:
         files = {}
         for graph in manifest.graphs:
-            path = folder / f"{graph}.{'onnx' if backend == 'onnxruntime' else 'ts'}"
-            write = _write_onnx if backend == "onnxruntime" else _write_torchscript
-            write(path, graph, previous_mask, bias + LOCAL_BIAS * (graph == "local_network"))
+            path = folder / f"{graph}.{SUFFIX[backend]}"
+            if backend == "tensorrt":
+                _write_plan(path, graph, manifest, bias)
+            else:
+                write = _write_onnx if backend == "onnxruntime" else _write_torchscript
+                write(path, graph, previous_mask, bias + LOCAL_BIAS * (graph == "local_network"))
             files[graph] = file_entry(path)
         artefacts.append(artefact(backend, files))
     write_manifest(folder, json.loads(fake_manifest_text(manifest, artefacts)))
@@ -103,6 +108,30 @@ def artefact(backend: str, files: dict[str, Any], **changes: Any) -> dict[str, A
         "parity": {"synthetic": {"iou": 1.0, "sign_flips": 0, "max_error": 0.0}},
         "opset": 18 if backend == "onnxruntime" else None,
         "tools": {"test": "1"},
+        **({"engine": engine()} if backend == "tensorrt" else {}),
+        **changes,
+    }
+
+
+def engine(**changes: Any) -> dict[str, Any]:
+    """Facts of a plan for the sizes of ``fake_manifest``."""
+    return {
+        "tensorrt": "11.4.0.106",
+        "flavour": "full",
+        "platform": "linux x86_64",
+        "gpu_name": "NVIDIA H100 80GB HBM3",
+        "compute_capability": "9.0",
+        "hardware_compatibility": "none",
+        "version_compatible": False,
+        "lean_runtime_inside": False,
+        "stripped": False,
+        "flags": ["STRIP_PLAN"],
+        "profiles": [
+            {"size": size, "min_batch": 1, "opt_batch": 1, "max_batch": 8} for size in (64, 96, 128)
+        ],
+        "workspace_bytes": 1 << 30,
+        "half_share": 0.0,
+        "fp32_layers": {},
         **changes,
     }
 
@@ -123,6 +152,19 @@ def write_manifest(folder: Path, document: Any) -> None:
 def change_manifest(folder: Path, **changes: Any) -> None:
     """Replace top-level keys of a bundle's manifest."""
     write_manifest(folder, {**read_manifest(folder), **changes})
+
+
+def _write_plan(path: Path, graph: str, manifest: Manifest, bias: float) -> None:
+    """What tensorrt_double.py takes for a plan."""
+    spec = manifest.graphs[graph]
+    tensors = [
+        [tensor.name, tensor.dtype, tensor.shape, mode]
+        for mode, side in (("INPUT", spec.inputs), ("OUTPUT", spec.outputs))
+        for tensor in side
+    ]
+    profiles = len(engine()["profiles"])
+    facts = {"graph": graph, "bias": bias, "tensors": tensors, "profiles": profiles}
+    path.write_text(json.dumps(facts))
 
 
 def _write_onnx(path: Path, graph: str, previous_mask: bool, bias: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sys
 from collections.abc import Callable
@@ -11,8 +12,9 @@ from typing import Any
 import pytest
 from bundles import artefact, change_manifest, make_bundle, read_manifest
 from runtimes import CPU, CUDA, fake_onnxruntime, hollow
+from tensorrt_double import HOST
 
-from clickmask.backends import Backend, host, open_backend
+from clickmask.backends import Backend, host, open_backend, tensorrt
 from clickmask.bundle import load_bundle
 from clickmask.errors import BackendUnavailableError, InvalidInputError
 
@@ -86,10 +88,15 @@ def test_auto_passes_over_a_hollow_runtime(both: Any, monkeypatch: pytest.Monkey
     assert "a module without InferenceSession from /somewhere" in backend.reason
 
 
-def test_tensorrt_asked_for_is_refused_clearly(both: Any, one_runtime: Callable[[str], Any]) -> None:
-    for bundle in (both, one_runtime("onnxruntime")):
-        with pytest.raises(BackendUnavailableError, match="got tensorrt, which it cannot yet"):
-            open_backend(bundle, "tensorrt")
+def test_tensorrt_asked_for_is_refused_clearly(
+    both: Any, one_runtime: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensorrt, "host_facts", lambda: dataclasses.replace(HOST, cuda=None, gpus=()))
+
+    with pytest.raises(BackendUnavailableError, match=r"got none that fits\. The bundle has: onnxruntime"):
+        open_backend(one_runtime("onnxruntime"), "tensorrt")
+    with pytest.raises(BackendUnavailableError, match="expected an NVIDIA driver, got none that works"):
+        open_backend(both, "tensorrt")
 
 
 def test_host_without_a_gpu_is_routine(

@@ -386,7 +386,7 @@ def test_wrong_command_line_is_status_2(words: list[str]) -> None:
 def test_interrupt_is_no_traceback(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupt(_: Path) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "examine", interrupt)

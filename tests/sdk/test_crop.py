@@ -179,6 +179,60 @@ class TestHysteresis:
         assert next_box(FBRS, SIZE, clicks(2), large, WHOLE) == WHOLE
 
 
+class TestStable:
+    """One object of 100 x 100 px, whose box of 140 px (430..570 x 330..470) is snapped to cells of 8."""
+
+    policy = CropPolicy("stable", start_click=2, min_size=10, hysteresis_iou=0.3)
+    bbox = Box(450, 350, 550, 450)
+    snapped = Box(424, 328, 576, 472)
+
+    def test_edges_move_outwards_to_the_grid(self) -> None:
+        assert next_box(self.policy, SIZE, clicks(2), self.bbox, WHOLE) == self.snapped
+        assert next_box(self.policy, SIZE, clicks(3), self.bbox, None) == self.snapped
+
+    def test_the_grid_is_cut_at_the_image(self) -> None:
+        # +40 % is 712..1048, cut at 1000: 288 px, cells of 16; the image's edge is on none
+        bbox = Box(760, 350, 1000, 450)
+        assert next_box(self.policy, SIZE, [Click(900, 400)] * 2, bbox, WHOLE) == Box(704, 320, 1000, 480)
+
+    def test_small_changes_do_not_move_it(self) -> None:
+        for bbox in (Box(440, 340, 560, 460), Box(470, 370, 530, 430), Box(430, 334, 560, 460)):
+            assert next_box(self.policy, SIZE, clicks(3), bbox, self.snapped) == self.snapped
+
+    def test_it_moves_when_the_object_comes_within_a_margin_of_its_edge(self) -> None:
+        # 1/32 of 152 px is 4.75
+        stays, moves = Box(429, 350, 550, 450), Box(428, 350, 550, 450)
+        assert next_box(self.policy, SIZE, clicks(3), stays, self.snapped) == self.snapped
+        moved = next_box(self.policy, SIZE, clicks(3), moves, self.snapped)
+        assert moved == Box(400, 328, 576, 472)  # 122 px and 40 %: 403..575
+
+    def test_no_margin_is_wanted_where_the_image_ends(self) -> None:
+        corner = Box(0, 0, 160, 160)
+        assert next_box(self.policy, SIZE, [Click(60, 60)] * 3, Box(0, 0, 120, 120), corner) == corner
+
+    def test_a_positive_click_outside_moves_it_and_a_negative_one_does_not(self) -> None:
+        outside = Click(600, 400)
+        assert next_box(self.policy, SIZE, clicks(3, outside), self.bbox, self.snapped).holds(outside)
+        far = Click(900, 700, False)
+        assert next_box(self.policy, SIZE, clicks(3, far), self.bbox, self.snapped) == self.snapped
+
+    def test_it_moves_when_it_is_far_too_large(self) -> None:
+        # 152 x 144 px in 270 x 270 are .563 * .533 = .3003; in 272 x 272 .2959
+        good, large = Box(400, 300, 670, 570), Box(400, 300, 672, 572)
+        assert next_box(self.policy, SIZE, clicks(3), self.bbox, good) == good
+        assert next_box(self.policy, SIZE, clicks(3), self.bbox, large) == self.snapped
+
+    def test_a_large_object_keeps_the_whole_image_of_the_first_click(self) -> None:
+        # +40 % is 130..830 x 120..680, in cells of 32 128..832 x 96..704: .704 * .76
+        assert next_box(self.policy, SIZE, clicks(2), Box(230, 200, 730, 600), WHOLE) == WHOLE
+
+    def test_its_numbers(self) -> None:
+        # 30 % more than 100 px are 130, but the least side is 35 % of 800: 280, in cells of 16
+        named = CropPolicy.named("stable")
+        assert next_box(named, SIZE, clicks(1), self.bbox, None) == WHOLE
+        assert next_box(named, SIZE, clicks(2), self.bbox, WHOLE) == Box(352, 256, 640, 544)
+
+
 @st.composite
 def situations(draw):
     width, height = draw(st.integers(1, 400)), draw(st.integers(1, 400))
@@ -195,7 +249,7 @@ def situations(draw):
         return Box(x0, y0, x1 + 1, y1 + 1)
 
     policy = CropPolicy(
-        draw(st.sampled_from(["paper", "fbrs", "global_to_local", "none"])),
+        draw(st.sampled_from(["paper", "fbrs", "stable", "global_to_local", "none"])),
         start_click=draw(st.integers(1, 4)),
         expansion=draw(st.floats(1.0, 3.0)),
         small_object_expansion=draw(st.floats(1.0, 4.0)),

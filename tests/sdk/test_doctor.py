@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import types
 from pathlib import Path
 
 import pytest
-from bundles import DIFFUSION, artefact, change_manifest, file_entry, make_bundle, read_manifest
+from bundles import DIFFUSION, artefact, change_manifest, engine, file_entry, make_bundle, read_manifest
+from tensorrt_double import HOST, pretend_gpu
 
+from clickmask import doctor
 from clickmask.backends import host
+from clickmask.backends.host_facts import Gpu
 from clickmask.doctor import Finding, Report, examine
 
 
@@ -106,15 +110,55 @@ def test_network_that_gives_nan_does_not_run(tmp_path: Path) -> None:
     assert "expected finite logits" in finding(report, "onnxruntime fp32 on cpu").text
 
 
-def test_plan_is_named_as_not_loadable_yet(tmp_path: Path) -> None:
-    folder = make_bundle(tmp_path)
-    onnx = read_manifest(folder)["artefacts"][0]
-    change_manifest(folder, artefacts=[onnx, artefact("tensorrt", onnx["files"])])
+@pytest.fixture
+def plans(tmp_path: Path) -> Path:
+    """A bundle with an ONNX graph and plans for two GPUs, the second of which carries code."""
+    folder = make_bundle(tmp_path, backends=("onnxruntime", "tensorrt"))
+    onnx, plan = read_manifest(folder)["artefacts"]
+    other = engine(
+        gpu_name="NVIDIA A10",
+        compute_capability="8.6",
+        hardware_compatibility="ampere_plus",
+        version_compatible=True,
+        lean_runtime_inside=True,
+    )
+    change_manifest(folder, artefacts=[onnx, plan, {**plan, "engine": other}])
+    return folder
 
-    report = examine(folder)
+
+def test_plans_without_a_gpu_are_notes_of_a_bundle_that_runs(
+    plans: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "host_facts", lambda: dataclasses.replace(HOST, cuda=None, gpus=()))
+
+    report = examine(plans)
 
     assert report.usable
-    assert "which it cannot yet" in finding(report, "tensorrt fp32 on cuda").text
+    found = finding(report, "tensorrt fp32 on cuda (NVIDIA H100 80GB HBM3)")
+    assert found.status == "note"
+    assert "expected an NVIDIA driver, got none that works" in found.text
+
+
+def test_each_plan_has_its_own_verdict(plans: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "host_facts", lambda: dataclasses.replace(HOST, gpus=(Gpu("L4", (8, 9)),)))
+
+    report = examine(plans)
+
+    assert (
+        "expected the GPU of the plan"
+        in finding(report, "tensorrt fp32 on cuda (NVIDIA H100 80GB HBM3)").text
+    )
+    assert "expected trust_host_code=True" in finding(report, "tensorrt fp32 on cuda (NVIDIA A10)").text
+
+
+def test_plan_that_fits_is_run(plans: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_gpu(monkeypatch)
+    monkeypatch.setattr(doctor, "host_facts", lambda: HOST)
+
+    for trust, status in ((False, "note"), (True, "ok")):
+        report = examine(plans, trust_host_code=trust)
+        assert finding(report, "tensorrt fp32 on cuda (NVIDIA H100 80GB HBM3)").status == "ok"
+        assert finding(report, "tensorrt fp32 on cuda (NVIDIA A10)").status == status
 
 
 def test_two_onnxruntimes_and_two_opencvs_are_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

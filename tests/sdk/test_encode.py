@@ -1,4 +1,4 @@
-"""Pixels, clicks and masks to the network and back, against plain NumPy."""
+"""Pixels, clicks and masks to the network, against plain NumPy."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from sessions import make_image, paste_reference, probability_reference, resize_reference
+from sessions import make_image, paste_reference, resize_reference
 
 from clickmask import encode
 from clickmask.clicks import Click
@@ -98,54 +96,6 @@ def test_sigmoid_and_logit() -> None:
     assert encode.logit(0.49) == pytest.approx(math.log(0.49 / 0.51))
 
 
-@pytest.mark.parametrize("coordinates", COORDINATES)
-@pytest.mark.parametrize("fit", ["letterbox", "squash"])
-@pytest.mark.parametrize("size", SHAPES)
-def test_pasted_probability_equals_the_definition(size, fit, coordinates) -> None:
-    view = View(Box(3, 4, 3 + size[0], 4 + size[1]), 64, fit, coordinates)
-    width, height = view.valid_size
-    logits = np.random.default_rng(0).normal(0, 5, (height, width)).astype(np.float32)
-    pasted = encode.paste_probability(logits, view, (view.box.x1, view.box.y1))[view.box.slices]
-    assert pasted.dtype == np.float32
-    np.testing.assert_allclose(pasted, probability_reference(logits, size, coordinates), atol=1e-5)
-
-
-@pytest.mark.parametrize("coordinates", COORDINATES)
-def test_mask_and_probability_are_painted_in_bands_without_a_seam(monkeypatch, coordinates) -> None:
-    view = View(Box(5, 6, 105, 96), 64, "letterbox", coordinates)
-    logits = np.random.default_rng(1).normal(0, 3, (58, 64)).astype(np.float32)
-    monkeypatch.setattr(encode, "_BAND_PIXELS", 700)  # seven rows
-    mask = encode.paste_mask(logits, view, (120, 100), 0.3)
-    probability = encode.paste_probability(logits, view, (120, 100))
-    reference = probability_reference(logits, (100, 90), coordinates)
-    np.testing.assert_allclose(probability[6:96, 5:105], reference, atol=1e-5)
-    sure = abs(reference - 0.3) > 1e-4
-    np.testing.assert_array_equal(mask[6:96, 5:105][sure], (reference > 0.3)[sure])
-    outside = np.ones((100, 120), bool)
-    outside[6:96, 5:105] = False
-    assert not mask[outside].any()
-    assert not probability[outside].any()
-    assert mask.dtype == bool
-    assert probability.dtype == np.float32
-
-
-def test_a_pixel_on_the_threshold_is_background() -> None:
-    view = View(Box(0, 0, 4, 4), 64)
-    assert not encode.paste_mask(np.zeros((64, 64), np.float32), view, (4, 4), 0.5).any()
-    assert encode.paste_mask(np.full((64, 64), 1e-6, np.float32), view, (4, 4), 0.5).all()
-
-
-def test_public_coordinates_interpolate_probabilities_not_logits() -> None:
-    """Halfway between logits 8 and -1 the probabilities' mean is above 0.6 and the logits' above 0.97."""
-    logits = np.array([[8, -1], [8, -1]], np.float32)
-    for coordinates, expected in (("public", 0.634303), ("half_pixel", 0.970688)):
-        view = View(Box(0, 0, 3, 3), 2, "squash", coordinates)
-        assert encode.paste_probability(logits, view, (3, 3))[1, 1] == pytest.approx(expected, abs=1e-5)
-    strict = View(Box(0, 0, 3, 3), 2, "squash", "public")
-    assert not encode.paste_mask(logits, strict, (3, 3), 0.7)[1, 1]
-    assert encode.paste_mask(logits, strict, (3, 3), 0.6)[1, 1]
-
-
 def test_previous_tensor_pads_with_zero() -> None:
     view = View(Box(0, 0, 20, 10), 64)
     tensor = encode.previous_tensor(np.ones((32, 64), np.float32), view)
@@ -162,43 +112,6 @@ def test_mask_probability_is_the_mask_resized(coordinates) -> None:
     view = View(Box(10, 5, 110, 85), 64, "letterbox", coordinates)
     expected = resize_reference(mask[5:85, 10:110], view.valid_size, coordinates)
     np.testing.assert_allclose(encode.mask_probability(mask, view), expected, atol=TOLERANCE)
-
-
-boxes = st.tuples(st.integers(0, 60), st.integers(0, 60), st.integers(1, 150), st.integers(1, 150)).map(
-    lambda t: Box(t[0], t[1], t[0] + t[2], t[1] + t[3])
-)
-views = st.builds(
-    View,
-    boxes,
-    st.sampled_from([64, 96]),
-    st.sampled_from(["letterbox", "squash"]),
-    st.sampled_from(COORDINATES),
-)
-
-
-@given(views, st.floats(-20, 20, width=32))
-@settings(max_examples=60, deadline=None)
-def test_constant_logits_paste_to_themselves(view, value) -> None:
-    width, height = view.valid_size
-    logits = np.full((height, width), value, np.float32)
-    pasted = encode.paste_probability(logits, view, (view.box.x1, view.box.y1))
-    expected = np.zeros_like(pasted)
-    expected[view.box.slices] = 1 / (1 + math.exp(-value))
-    np.testing.assert_allclose(pasted, expected, atol=2e-6)
-
-
-@given(boxes, st.sampled_from([64, 96]), st.sampled_from(["letterbox", "squash"]), st.data())
-@settings(max_examples=100, deadline=None)
-def test_a_click_drawn_on_its_network_pixel_pastes_back_onto_its_image_pixel(box, size, fit, data) -> None:
-    view = View(box, size, fit)
-    column = data.draw(st.integers(box.x0, box.x1 - 1))
-    row = data.draw(st.integers(box.y0, box.y1 - 1))
-    x, y = view.to_network(column, row)
-    width, height = view.valid_size
-    logits = np.full((height, width), -1, np.float32)
-    logits[math.floor(y + 0.5), math.floor(x + 0.5)] = 10  # weight >= 1/4 at the click
-    mask = encode.paste_mask(logits, view, (box.x1 + 3, box.y1 + 3), 0.5)
-    assert mask[row, column]
 
 
 def smooth(width: int, height: int) -> np.ndarray:

@@ -56,6 +56,35 @@ def test_alpha_is_dropped() -> None:
     np.testing.assert_array_equal(as_rgb(rgba), rgba[..., :3])
 
 
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda a: a,
+        lambda a: a[::-1],
+        lambda a: a[2:5, 1:4],
+        lambda a: a[::2, ::2],
+        lambda a: a[:1, :1],
+        lambda a: a[..., 2::-1],
+        lambda a: a[1:4, 2:6, :3][..., ::-1],
+    ],
+    ids=["whole", "rows reversed", "cut out", "steps", "one pixel", "colours reversed", "cut out, reversed"],
+)
+def test_four_channels_of_any_strides_give_the_same_pixels(view) -> None:
+    pixels = view(np.dstack([make_image(9, 6), make_image(9, 6, seed=1)[..., :1]]))
+    rgb = as_rgb(pixels)
+    assert rgb.flags.c_contiguous
+    assert not np.shares_memory(rgb, pixels)
+    np.testing.assert_array_equal(rgb, pixels[..., :3])
+
+
+@pytest.mark.parametrize("rows", [slice(None), slice(2, 5), slice(None, None, -1)])
+def test_bgr_read_backwards_gives_the_same_pixels(rows) -> None:
+    bgr = make_image(9, 6)
+    rgb = as_rgb(bgr[rows, 1:7, ::-1])
+    assert rgb.flags.c_contiguous
+    np.testing.assert_array_equal(rgb, bgr[rows, 1:7][..., [2, 1, 0]])
+
+
 @pytest.mark.parametrize("shape", [(3, 4), (3, 4, 1)])
 def test_grey_is_repeated(shape) -> None:
     grey = np.arange(12, dtype=np.uint8).reshape(shape)

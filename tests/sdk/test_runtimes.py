@@ -20,7 +20,7 @@ from clickmask.bundle import load_bundle
 from clickmask.errors import BackendError, BackendUnavailableError
 
 
-def test_onnxruntime_threads_do_not_spin(
+def test_onnxruntime_threads_do_not_spin_and_no_shape_keeps_its_memory(
     one_runtime: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import onnxruntime
@@ -30,7 +30,7 @@ def test_onnxruntime_threads_do_not_spin(
 
     def spy(model: bytes, options: Any, **rest: Any) -> Any:
         spins = options.get_session_config_entry("session.intra_op.allow_spinning")
-        seen.append((spins, options.intra_op_num_threads))
+        seen.append((spins, options.intra_op_num_threads, options.enable_mem_pattern))
         return real(model, options, **rest)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", spy)
@@ -39,7 +39,7 @@ def test_onnxruntime_threads_do_not_spin(
     OnnxRuntimeBackend.open(bundle, bundle.manifest.artefacts[0], threads=3)
     OnnxRuntimeBackend.open(bundle, bundle.manifest.artefacts[0])
 
-    assert seen == [("0", 3), ("0", host.physical_cores())]
+    assert seen == [("0", 3, False), ("0", host.physical_cores(), False)]
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "torchscript"])

@@ -259,6 +259,7 @@ def test_too_many_clicks_say_so_and_change_nothing() -> None:
 @pytest.mark.parametrize("step", ["fail_encode", "fail_decode"])
 def test_a_failure_of_the_runtime_leaves_the_session_as_it_was(step) -> None:
     session, backend = new_session(400, 300, crop=CROP, echo=True)
+    session._segmenter.crops.budget = 0  # or the crops of the removed click's successors would still be here
     for x in (200, 230, 215):
         session.click(x, 150)
     session.undo()
@@ -288,7 +289,7 @@ def test_a_failure_while_painting_leaves_the_session_as_it_was(monkeypatch) -> N
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr("clickmask.state.encode.paste_mask", broken)
+        patch.setattr("clickmask.state.paste.paste_with_box", broken)
         for attempt in (lambda: session.click(5, 5), lambda: session.undo(), lambda: session.remove(1)):
             with pytest.raises(MemoryError):
                 attempt()
@@ -324,7 +325,8 @@ def test_warmup_meets_every_size() -> None:
         for size in used.bundle.manifest.input.sizes:
             used.session(make_image(40, 30), size=size).replay([(5, 5, True)] * spec["max_clicks"])
         met = shapes(used)
-        assert [s for i, s in enumerate(met) if s not in met[:i]] == shapes(warm)
+        once = [shape for i, shape in enumerate(met) if shape not in met[:i]]
+        assert sorted(once, key=str) == sorted(shapes(warm), key=str)
 
 
 def test_close_ends_the_sessions_clicks_but_not_their_masks() -> None:
@@ -379,21 +381,25 @@ def test_grey_rgba_and_reversed_images_are_as_good() -> None:
         assert segmenter.session(form).click(20, 20)[20, 20]
 
 
-@pytest.mark.parametrize("crop", [CROP, GLOBAL_TO_LOCAL])
-def test_a_large_image_costs_a_session_one_byte_per_pixel_and_a_click_three(crop) -> None:
-    """4000 x 4000, beyond the image: what is held afterwards (the mask), and the peak of a click."""
+@pytest.mark.parametrize("crop", [CROP, GLOBAL_TO_LOCAL, {"kind": "stable"}])
+def test_a_large_image_costs_a_session_one_byte_per_pixel_and_a_click_two(crop) -> None:
+    """4000 x 4000, beyond the image: what is held afterwards (the mask), and the peak (the old one too)."""
     segmenter = make_segmenter(input={"sizes": [64]}, crop={**crop, "min_size": 3000})
     image = np.zeros((4000, 4000, 3), np.uint8)
     pixels = 4000 * 4000
     tracemalloc.start()
     try:
-        session = segmenter.session(image)
-        mask = session.click(2000, 2000)
-        for x in (1000, 3000, 2500):
-            mask = session.click(x, 2000)
-        held, peak = tracemalloc.get_traced_memory()
+        with segmenter:
+            session = segmenter.session(image, prefetch=True)
+            for x in (2000, 1000, 3000, 2500):
+                session.click(x, 2000)
+                segmenter.prefetcher.settle()
+            session.undo()
+            session.redo()
+            mask = session.remove(1)
+            held, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert mask.any()
-    assert held < 1.1 * pixels
-    assert peak < 3 * pixels
+    assert held < 1.15 * pixels
+    assert peak < 2.25 * pixels

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
+import pytest
 from sessions import RecordingBackend, make_image, make_segmenter
 
-from clickmask.errors import SessionStateError
+from clickmask.errors import InvalidInputError, SessionStateError
 from clickmask.session import Session
 
 CROP = {"kind": "fbrs", "start_click": 2, "min_size": 40}
@@ -114,6 +116,32 @@ def test_readers_during_a_click_see_the_last_finished_state_without_waiting() ->
     worker.join(timeout=10)
     assert len(session.clicks) == 1
     assert session.can_undo
+
+
+def test_all_other_calls_wait_for_a_click_under_way() -> None:
+    segmenter = slow_segmenter()
+    session = segmenter.session(make_image(64, 64))
+    started, go, inner = threading.Event(), threading.Event(), segmenter.backend.decode
+
+    def held(*arguments: Any) -> Any:
+        started.set()
+        assert go.wait(timeout=10)
+        return inner(*arguments)
+
+    segmenter.backend.decode = held
+    with ThreadPoolExecutor(5) as pool:
+        click = pool.submit(session.click, 10, 10)
+        assert started.wait(timeout=10)
+        readers = [lambda: session.mask, lambda: session.probability, session.to_json, session.device_mask]
+        asked = [pool.submit(reader) for reader in readers]
+        assert not wait(asked, timeout=0.05).done
+        go.set()
+        mask, probability, text = (one.result(timeout=10) for one in asked[:3])
+        assert mask is click.result(timeout=10)
+        assert (probability > 0).any()
+        assert len(json.loads(text)["clicks"]) == 1
+        with pytest.raises(InvalidInputError, match="in host memory"):  # not: "no click yet"
+            asked[3].result(timeout=10)
 
 
 def test_forks_of_one_session_run_at_once() -> None:

@@ -29,10 +29,6 @@ _ORDER = (
     ("onnxruntime", "cpu"),
     ("torchscript", "cpu"),
 )
-_NO_TENSORRT = (
-    "expected a runtime that this version of clickmask can open, got tensorrt, which it cannot yet; use "
-    "backend='onnxruntime' or 'torchscript' with device='cuda'"
-)
 
 
 @dataclass(frozen=True)
@@ -51,6 +47,7 @@ def open_backend(
     device: str = "auto",
     threads: int | None = None,
     pixel_diffusion: Place = "auto",
+    trust_host_code: bool = False,
 ) -> Backend:
     """Load the best artefact of a bundle that this host can run.
 
@@ -65,6 +62,8 @@ def open_backend(
         threads: CPU threads of one call, >= 1; None means the runtime's sensible default.
         pixel_diffusion: "graph", "native" (the fused kernel, on a CPU) or "auto", the kernel where it can be
             had. Both give the same masks.
+        trust_host_code: Load TensorRT plans that carry a lean runtime, which is code that this process runs:
+            only for bundles whose maker is trusted.
 
     Raises:
         InvalidInputError: An unknown backend, device or pixel_diffusion, or threads below 1.
@@ -72,8 +71,6 @@ def open_backend(
         BackendError: The one thing asked for is there but does not load.
     """
     _check_request(backend, device, threads, pixel_diffusion)
-    if backend == "tensorrt":
-        raise BackendUnavailableError(_NO_TENSORRT)
     candidates = _candidates(bundle, backend, device)
     if not candidates:
         raise BackendUnavailableError(
@@ -84,7 +81,7 @@ def open_backend(
     for candidate in candidates:
         try:
             reason = _reason(candidate, passed, backend, device)
-            opened = _open(bundle, candidate, device, threads, reason, pixel_diffusion)
+            opened = _open(bundle, candidate, device, threads, reason, pixel_diffusion, trust_host_code)
         except BackendError as exc:
             _log_passed_over(candidate, exc)
             passed.append((candidate, exc))
@@ -102,6 +99,7 @@ def open_artefact(
     threads: int | None = None,
     reason: str = "asked for",
     pixel_diffusion: Place = "auto",
+    trust_host_code: bool = False,
 ) -> Backend:
     """Load one artefact on one device, whatever else the bundle and this host have.
 
@@ -112,14 +110,19 @@ def open_artefact(
         threads: As for ``open_backend``.
         reason: Kept in ``Backend.reason``.
         pixel_diffusion: As for ``open_backend``.
+        trust_host_code: As for ``open_backend``.
 
     Raises:
         BackendUnavailableError: This host lacks the runtime or device; the message has the command to run.
         BackendError: The runtime refuses a graph.
     """
-    opener: Any
     if artefact.backend == "tensorrt":
-        raise BackendUnavailableError(_NO_TENSORRT)
+        from .tensorrt import TensorRtBackend
+
+        return TensorRtBackend.open(
+            bundle, artefact, device, threads, reason, pixel_diffusion, trust_host_code
+        )
+    opener: Any
     if artefact.backend == "onnxruntime":
         from .onnxruntime import OnnxRuntimeBackend as opener
     else:
@@ -161,17 +164,20 @@ def _open(
     threads: int | None,
     reason: str,
     pixel_diffusion: Place,
+    trust_host_code: bool,
 ) -> Backend:
     # Before a runtime is imported, which costs seconds; a plan has its own, clearer refusal.
     unasked = device == "auto" and candidate.device == "cuda" and candidate.backend != "tensorrt"
     if unasked and host.cuda_devices() == 0:
         raise BackendUnavailableError("no CUDA device on this host")
-    return open_artefact(bundle, candidate.artefact, candidate.device, threads, reason, pixel_diffusion)
+    return open_artefact(
+        bundle, candidate.artefact, candidate.device, threads, reason, pixel_diffusion, trust_host_code
+    )
 
 
 def _log_passed_over(candidate: _Candidate, error: BackendError) -> None:
     # Without a GPU this is routine; with one it is why an application is slower than it should be.
-    idle_gpu = candidate.device != "cpu" and candidate.backend != "tensorrt" and host.cuda_devices() > 0
+    idle_gpu = candidate.device != "cpu" and host.cuda_devices() > 0
     _log.log(logging.WARNING if idle_gpu else logging.INFO, "%s passed over: %s", candidate, error)
 
 

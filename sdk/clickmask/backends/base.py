@@ -7,16 +7,21 @@ cause.
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 
+from ..encode import click_slots, slot_counts
 from ..errors import BackendError, ClickmaskError, InvalidInputError
 from ..manifest import Manifest
 from ..manifest_graphs import TENSORS
 from ..native_diffusion import Affinity
 from . import diffusion
+from .click_rows import by_label, row_counts
 from .features import Features
 from .shapes import checked_input, mismatch
 
@@ -33,7 +38,10 @@ class Backend(ABC):
         manifest: The bundle's manifest, which every array is checked against.
         pixel_diffusion: What does it: "native" (the fused kernel), "graph" (the bundle's) or "none".
         pixel_diffusion_reason: Why that; of the kernel, its instruction set.
+        largest_batch: Most images B of a call; None for no limit.
     """
+
+    largest_batch: int | None = None
 
     def __init__(
         self,
@@ -78,12 +86,13 @@ class Backend(ABC):
             )
         dims: dict[str, int] = {}
         image = checked_input(TENSORS["image"], image, dims, self.manifest.input)
-        tensors = {"image": self._guard(self._upload, image)}
-        weights = self._guard(self._weigh, image)
-        if self.manifest.encodes_once:
-            tensors |= self._checked_run("encoder", dict(tensors), dims)
-            return Features(tensors, "decoder", weights)
-        return Features(tensors, "local_network" if local else "network", weights)
+        with self._running():
+            tensors = {"image": self._guard(self._upload, image)}
+            weights = self._guard(self._weigh, image)
+            if self.manifest.encodes_once:
+                features = self._checked_run("encoder", dict(tensors), dims)
+                return Features(tensors | self._guard(self._keep, features), "decoder", weights)
+            return Features(tensors, "local_network" if local else "network", weights)
 
     def decode(
         self, features: Features, clicks: np.ndarray, previous_mask: np.ndarray | None = None
@@ -104,16 +113,71 @@ class Backend(ABC):
             BackendError: The runtime failed, or gave logits that are not finite.
         """
         feeds, dims = self._feeds(features, clicks, previous_mask)
-        logits = self._checked_run(features.graph, feeds, dims)["logits"]
-        diffused = None
-        if self.pixel_diffusion == "graph":  # before any download, so that a GPU runs both without a pause
-            last = {"image": features.tensors["image"], "clicks": feeds["clicks"], "logits": logits}
-            diffused = self._checked_run("pixel_diffusion", last, dims)["diffused_logits"]
-        result = self._finite(logits)  # diffusion can turn NaN and infinity into certainty: they show here
+        clicks = np.ascontiguousarray(clicks)
+        with self._running():
+            logits = self._checked_run(features.graph, feeds, dims)["logits"]
+            if self.pixel_diffusion == "graph":
+                # Diffusion can turn NaN and infinity into certainty: they show before it. Nothing is waited
+                # for until both graphs are under way.
+                all_finite = self._guard(self._finite_later, logits)
+                last = {"image": features.tensors["image"], "clicks": clicks, "logits": logits}
+                diffused = self._checked_run("pixel_diffusion", last, dims)["diffused_logits"]
+                finite, result = self._guard(all_finite), self._guard(self._download, diffused)
+            else:
+                finite, result = True, self._guard(self._download, logits)
+        # Not in there: what an error leaves in doubt is given up, and what warmup captured with it.
+        if not (finite and np.isfinite(result).all()):
+            raise BackendError(f"{self.name} on {self.device}: expected finite logits, got NaN or infinity.")
         if self._kernel is not None:
-            weights = features.affinities
-            result = self._guard(diffusion.diffuse, weights, result, feeds["clicks"], self._threads)
-        return result if diffused is None else self._finite(diffused)
+            result = self._guard(diffusion.diffuse, features.affinities, result, clicks, self._threads)
+        return result  # type: ignore[no-any-return]
+
+    def join(self, parts: Sequence[Features]) -> Features:
+        """Features of several ``encode`` calls, of one graph and side, as if of one; tensors are copied."""
+        with self._running():
+            tensors = {
+                name: self._guard(self._stack, [part.tensors[name] for part in parts])
+                for name in parts[0].tensors
+            }
+        return Features(tensors, parts[0].graph, tuple(one for part in parts for one in part.affinities))
+
+    def split(self, features: Features) -> list[Features]:
+        """The features of each image of a batch, in memory of their own, so that one can go before others."""
+        with self._running():
+            items = {name: self._guard(self._items, array) for name, array in features.tensors.items()}
+        count = int(features.tensors["image"].shape[0])
+        weights: list[tuple[Affinity, ...]] = [(one,) for one in features.affinities] or [()] * count
+        return [
+            Features({name: items[name][number] for name in items}, features.graph, weights[number])
+            for number in range(count)
+        ]
+
+    def warmup(self, batches: Sequence[int] = (1,)) -> None:
+        """Run every graph once with each shape that a click can give it, the largest first.
+
+        The shapes are the input sizes with the numbers of click rows (``encode.slot_counts`` and
+        ``click_rows.by_label``). Afterwards no click pays for a runtime's first use; on CUDA a backend also
+        captures CUDA graphs, and only here.
+
+        Args:
+            batches: Numbers of images B that will be run at once.
+
+        Raises:
+            BackendError: The runtime failed.
+        """
+        spec = self.manifest.input
+        networks = (False, True) if self.manifest.has_local_network else (False,)
+        counts = set(slot_counts(spec.max_clicks))
+        if any(
+            tensor.name == "clicks_by_label" for g in self.manifest.graphs.values() for tensor in g.inputs
+        ):
+            counts |= row_counts(spec.max_clicks)  # a label has fewer rows than all have slots
+        for batch, size, local in itertools.product(sorted(batches)[::-1], spec.sizes[::-1], networks):
+            features = self.encode(np.zeros((batch, 3, size, size), np.float32), local)
+            for count in sorted(counts, reverse=True):
+                clicks = np.full((batch, click_slots(count, spec.max_clicks), 3), -1, np.float32)
+                clicks[:, :count] = 0, 0, 1
+                self.decode(features, clicks)
 
     def close(self) -> None:
         """Give up the runtime's memory; later calls raise BackendError. May be called twice."""
@@ -126,11 +190,31 @@ class Backend(ABC):
     def _weigh(self, image: np.ndarray) -> tuple[Affinity, ...]:
         return () if self._kernel is None else diffusion.affinities(image, self._kernel, self._threads)
 
+    def _call(self) -> AbstractContextManager[Any]:
+        """Around each ``encode`` and ``decode``: where a runtime takes and returns what a call needs."""
+        return nullcontext()
+
     def _upload(self, array: np.ndarray) -> Any:
         return array
 
+    def _keep(self, features: dict[str, Any]) -> dict[str, Any]:
+        """Features in memory that outlives the call."""
+        return features
+
     def _download(self, array: Any) -> Any:
         return array
+
+    def _stack(self, arrays: Sequence[Any]) -> Any:
+        """A new device array of several, one after the other along their first axis."""
+        return np.concatenate(arrays)
+
+    def _items(self, array: Any) -> list[Any]:
+        """Copies of a device array's slices along its first axis, which stays, of length 1."""
+        return [array[number : number + 1].copy() for number in range(len(array))]
+
+    def _finite_later(self, logits: Any) -> Callable[[], bool]:
+        """Begin to look for NaN and infinity; what is returned waits and tells whether there are none."""
+        return lambda: bool(np.isfinite(self._download(logits)).all())
 
     def _feeds(
         self, features: Features, clicks: np.ndarray, previous_mask: np.ndarray | None
@@ -149,8 +233,11 @@ class Backend(ABC):
             )
         blank = np.zeros((batch, 1, size, size), np.float32) if previous_mask is None else previous_mask
         prompt, dims, feeds = {"clicks": clicks, "previous_mask": blank}, {"B": batch, "S": size}, {}
+        clicks = checked_input(TENSORS["clicks"], clicks, dims, self.manifest.input)
         for spec in self.manifest.graphs[features.graph].inputs:
-            if spec.name in prompt:
+            if spec.name == "clicks_by_label":
+                feeds[spec.name] = by_label(clicks)
+            elif spec.name in prompt:
                 feeds[spec.name] = checked_input(spec, prompt[spec.name], dims, self.manifest.input)
             elif spec.name in features.tensors:
                 feeds[spec.name] = features.tensors[spec.name]
@@ -160,12 +247,6 @@ class Backend(ABC):
                 )
         return feeds, dims
 
-    def _finite(self, logits: Any) -> np.ndarray:
-        result: np.ndarray = self._guard(self._download, logits)
-        if not np.isfinite(result).all():
-            raise BackendError(f"{self.name} on {self.device}: expected finite logits, got NaN or infinity.")
-        return result
-
     def _checked_run(self, graph: str, feeds: dict[str, Any], dims: dict[str, int]) -> dict[str, Any]:
         outputs: dict[str, Any] = self._guard(self._run, graph, feeds)
         for spec in self.manifest.graphs[graph].outputs:
@@ -173,6 +254,17 @@ class Backend(ABC):
             if problem:
                 raise BackendError(f"{self.name} does not do what the manifest says of {graph!r}: {problem}")
         return outputs
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """``_call``, what it raises itself turned into a BackendError."""
+        try:
+            with self._call():
+                yield
+        except ClickmaskError:
+            raise
+        except Exception as exc:
+            raise self._failure(exc) from exc
 
     def _guard(self, call: Any, *arguments: Any) -> Any:
         if self._closed:
@@ -182,4 +274,7 @@ class Backend(ABC):
         except ClickmaskError:
             raise
         except Exception as exc:
-            raise BackendError(f"{self.name} on {self.device} failed: {exc}") from exc
+            raise self._failure(exc) from exc
+
+    def _failure(self, exc: Exception) -> BackendError:
+        return BackendError(f"{self.name} on {self.device} failed: {exc}")

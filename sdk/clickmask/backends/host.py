@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.metadata
 import os
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "torch", "tensorrt")
 
 
 def installed(distribution: str) -> str | None:
     """The installed version of a distribution, or None."""
+    import importlib.metadata  # 20 ms of modules for e-mail and zip files, seldom needed
+
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -42,15 +44,20 @@ def cuda_devices() -> int:
 
     Asked of the driver itself: importing a runtime to find that there is no GPU costs seconds and memory.
     """
+    driver, count = cuda_driver(), ctypes.c_int(0)
+    if driver is None or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
+
+
+def cuda_driver() -> Any:
+    """The CUDA driver's library after ``cuInit``; None where there is none or it has no device to offer."""
     name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
         driver = ctypes.CDLL(name)
     except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return 0
-    return count.value
+        return None
+    return driver if driver.cuInit(0) == 0 else None
 
 
 def physical_cores() -> int:

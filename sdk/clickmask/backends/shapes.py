@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -42,3 +43,14 @@ def _dimension(want: int | str, got: int, dims: dict[str, int]) -> int:
         return want
     symbol, _, divisor = want.partition("/")
     return dims[symbol] // int(divisor) if divisor else dims.setdefault(symbol, got)
+
+
+def extents(specs: tuple[TensorSpec, ...], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """B, M and S of arrays that fit their specifications, as far as these name them."""
+    found: dict[str, int] = {}
+    for spec in specs:
+        for want, got in zip(spec.shape, shapes[spec.name], strict=True):
+            if isinstance(want, str):
+                symbol, _, divisor = want.partition("/")
+                found[symbol] = got * int(divisor or 1)
+    return found

@@ -6,7 +6,10 @@ program: open only bundles whose maker is trusted (docs/bundle.md).
 
 from __future__ import annotations
 
+import threading
 import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,10 +20,12 @@ from ..manifest import Artefact, Manifest
 from . import host
 from .base import Backend
 from .diffusion import Choice, Place, choose
+from .lanes import Lanes
+from .torch_lane import TorchLane
 
 
 class TorchScriptBackend(Backend):
-    """TorchScript graphs on torch; ``open`` makes one."""
+    """TorchScript graphs on torch; ``open`` makes one. On CUDA each call has a ``TorchLane`` to itself."""
 
     def __init__(
         self,
@@ -34,6 +39,12 @@ class TorchScriptBackend(Backend):
         """Take over one loaded module for each graph that runs; applications call ``open``."""
         super().__init__("torchscript", device, reason, manifest, choice, threads)
         self._modules = modules
+        self._lanes: Lanes[TorchLane] | None = None
+        self._mine, self._warming = threading.local(), threading.Lock()
+        if device != "cpu":
+            import torch
+
+            self._lanes = Lanes(lambda: self._guard(TorchLane, torch, _place(device)))
 
     @classmethod
     def open(
@@ -76,33 +87,89 @@ class TorchScriptBackend(Backend):
             try:
                 with warnings.catch_warnings():  # torch deprecates TorchScript as a whole; known and accepted
                     warnings.simplefilter("ignore", DeprecationWarning)
-                    modules[graph] = torch.jit.load(str(path), map_location=device).eval()
+                    modules[graph] = torch.jit.load(str(path), map_location=_place(device)).eval()
             except Exception as exc:
                 raise BackendError(f"torch {torch.__version__} does not load {path.name!r}: {exc}") from exc
         return cls(bundle.manifest, modules, device, reason, choice, threads)
 
+    def warmup(self, batches: Sequence[int] = (1,)) -> None:
+        """Run every shape and, on CUDA, capture it in every lane; see :meth:`Backend.warmup`."""
+        if self._lanes is None:
+            super().warmup(batches)
+            return
+        with self._warming, self._lanes.all_lent() as lanes:
+            for lane in lanes:
+                self._mine.lane, lane.warming = lane, True
+                try:
+                    super().warmup(batches)
+                finally:
+                    self._mine.lane, lane.warming = None, False
+
     def close(self) -> None:
         """Drop the modules; see :meth:`Backend.close`."""
         super().close()
+        if self._lanes is not None:
+            self._lanes.close()
         self._modules = {}
+
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        import torch
+
+        with torch.inference_mode():
+            lane = self._lane
+            if self._lanes is None:
+                yield
+            elif lane is not None:  # warming: the lane is this thread's already
+                with torch.cuda.stream(lane.stream):
+                    yield
+                    lane.finish()
+            else:
+                with self._lanes.lent() as lane, torch.cuda.stream(lane.stream):
+                    self._mine.lane = lane
+                    try:
+                        yield
+                    finally:
+                        self._mine.lane = None
+
+    @property
+    def _lane(self) -> TorchLane | None:
+        return getattr(self._mine, "lane", None)
 
     def _upload(self, array: np.ndarray) -> Any:
         import torch
 
+        if self._lane is not None:
+            return self._lane.upload(array)
         # torch warns of read-only memory, which it could write to; a copy is safe, and rare.
-        return torch.from_numpy(array if array.flags.writeable else array.copy()).to(self.device)
+        return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+    def _keep(self, features: dict[str, Any]) -> dict[str, Any]:
+        if self._lane is None:
+            return features
+        return {name: tensor.clone() for name, tensor in features.items()}
 
     def _download(self, array: Any) -> Any:
-        return array.cpu().numpy()
+        return array.numpy() if self._lane is None else self._lane.download(array)
+
+    def _finite_later(self, logits: Any) -> Callable[[], bool]:
+        return super()._finite_later(logits) if self._lane is None else self._lane.finite_later(logits)
+
+    def _stack(self, arrays: Sequence[Any]) -> Any:
+        import torch
+
+        return torch.cat(list(arrays))
+
+    def _items(self, array: Any) -> list[Any]:
+        return [part.clone() for part in array.split(1)]
 
     def _run(self, graph: str, feeds: dict[str, Any]) -> dict[str, Any]:
         import torch
 
-        spec = self.manifest.graphs[graph]
+        spec, module = self.manifest.graphs[graph], self._modules[graph]
         arguments = [feeds[tensor.name] for tensor in spec.inputs]  # positional, in the manifest's order
-        with torch.inference_mode():
-            tensors = [self._upload(a) if isinstance(a, np.ndarray) else a for a in arguments]
-            outputs = self._modules[graph](*tensors)
+        tensors = tuple(self._upload(a) if isinstance(a, np.ndarray) else a for a in arguments)
+        outputs = module(*tensors) if self._lane is None else self._lane.run(graph, module, tensors)
         if isinstance(outputs, torch.Tensor):
             outputs = (outputs,)
         names = [tensor.name for tensor in spec.outputs]
@@ -111,6 +178,12 @@ class TorchScriptBackend(Backend):
                 f"graph {graph!r}: expected the outputs {names}, got {len(outputs)} tensor(s)."
             )
         return dict(zip(names, outputs, strict=True))
+
+
+def _place(device: str) -> str:
+    """torch's name of a device: to torch a bare "cuda" is what each thread has made current."""
+    kind, index = host.split_device(device)
+    return f"{kind}:{index}" if kind == "cuda" else kind
 
 
 def _import_torch(device: str) -> Any:

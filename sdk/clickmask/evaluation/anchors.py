@@ -1,9 +1,10 @@
 """Anchors: methods without training, clicked by the same robot, to hold a network's figures against.
 
 They stand for the rows "graph cut" and "random walker" at the head of the CDNet paper's Table 1. Both work on
-the image reduced to a long side of 320 px, since at full size one click takes seconds; their masks are
-enlarged smoothly. Clicks become disks of seeds. Where nobody has marked background yet, the border of the
-image stands for it: both methods need some.
+a reduced image, since at full size one click takes seconds: a long side of 320 px for GrabCut and of 200 px
+for the random walker, whose linear equations take five times as long. Their masks are enlarged smoothly.
+Clicks become disks of seeds. Where nobody has marked background yet, the border of the image stands for it:
+both methods need some.
 """
 
 from __future__ import annotations
@@ -21,8 +22,7 @@ from clickmask.clicks import Click
 from clickmask.errors import InvalidInputError
 from clickmask.evaluation.methods import Clickable
 
-_LONG_SIDE = 320
-_SEED_RADIUS = 3  # of the reduced image: the family's 5 px at a long side of 400 to 600, rounded down
+_SEED_RADIUS = 1 / 100  # in long sides: the family's 5 px at a long side of 400 to 600, rounded down
 
 _Solve = Callable[[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]], NDArray[Any]]
 """(image, object seeds, background seeds, previous mask) to probabilities (h, w) float32."""
@@ -35,15 +35,16 @@ class GrabCut:
     name: ClassVar[str] = "grabcut"
     device: ClassVar[str] = "cpu"
     threads: ClassVar[int] = 1
+    _LONG_SIDE: ClassVar[int] = 320
     _ITERATIONS: ClassVar[int] = 3
 
     def open(self) -> _Anchor:
         """Nothing to load."""
-        return _Anchor(self._solve)
+        return _Anchor(self._solve, self._LONG_SIDE)
 
     def settings(self) -> dict[str, Any]:
         """See `Method`."""
-        return {"opencv": cv2.__version__, "long_side": _LONG_SIDE, "iterations": self._ITERATIONS}
+        return {"opencv": cv2.__version__, "long_side": self._LONG_SIDE, "iterations": self._ITERATIONS}
 
     def _solve(
         self,
@@ -72,6 +73,7 @@ class RandomWalker:
     name: ClassVar[str] = "random_walker"
     device: ClassVar[str] = "cpu"
     threads: ClassVar[int] = 1
+    _LONG_SIDE: ClassVar[int] = 200
     _BETA: ClassVar[float] = 130.0  # scikit-image's default: how strongly a step in colour hinders the walk
 
     def open(self) -> _Anchor:
@@ -81,11 +83,11 @@ class RandomWalker:
             InvalidInputError: it is not installed.
         """
         _skimage()
-        return _Anchor(self._solve)
+        return _Anchor(self._solve, self._LONG_SIDE)
 
     def settings(self) -> dict[str, Any]:
         """See `Method`."""
-        return {"scikit-image": _skimage().__version__, "long_side": _LONG_SIDE, "beta": self._BETA}
+        return {"scikit-image": _skimage().__version__, "long_side": self._LONG_SIDE, "beta": self._BETA}
 
     def _solve(
         self,
@@ -112,17 +114,19 @@ class _Anchor:
     """An open anchor."""
 
     solve: _Solve
+    long_side: int
 
     def session(self, image: NDArray[np.uint8]) -> Clickable:
-        return _Seeded(image, self.solve)
+        return _Seeded(image, self.solve, self.long_side)
 
 
 class _Seeded:
     """One object: the clicks so far as seeds on the reduced image."""
 
-    def __init__(self, image: NDArray[np.uint8], solve: _Solve) -> None:
+    def __init__(self, image: NDArray[np.uint8], solve: _Solve, long_side: int) -> None:
         self._height, self._width = image.shape[:2]
-        self._scale = min(1.0, _LONG_SIDE / max(image.shape[:2]))
+        self._scale = min(1.0, long_side / max(image.shape[:2]))
+        self._radius = int(long_side * _SEED_RADIUS)
         size = (max(1, round(self._width * self._scale)), max(1, round(self._height * self._scale)))
         self._image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
         self._solve = solve
@@ -144,7 +148,7 @@ class _Seeded:
             labels[[0, -1]] = labels[:, [0, -1]] = 2
         for click in self._clicks:
             centre = int((click.x + 0.5) * self._scale), int((click.y + 0.5) * self._scale)
-            cv2.circle(labels, centre, _SEED_RADIUS, 1 if click.positive else 2, cv2.FILLED)
+            cv2.circle(labels, centre, self._radius, 1 if click.positive else 2, cv2.FILLED)
         return labels == 1, labels == 2
 
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 
 from clickmask import Segmenter
-from clickmask.bundle import bundle_path
+from clickmask.bundle import bundle_path, read_manifest_file
 from clickmask.crop import CropKind
 from clickmask.errors import InvalidInputError
 from clickmask.evaluation.anchors import ANCHORS
@@ -22,15 +20,15 @@ from clickmask.evaluation.datasets import LAYOUTS, detect, read_dataset
 from clickmask.evaluation.methods import BundleMethod, Method
 from clickmask.evaluation.metrics import GOOD
 from clickmask.evaluation.pools import Task, here, in_processes, on_ray
-from clickmask.evaluation.progress import Progress
-from clickmask.evaluation.report import Run, curves_of, new_run, resume, summarise, write_report
+from clickmask.evaluation.report import Run, resume
 from clickmask.evaluation.run import Curve
-from clickmask.evaluation.samples import Sample, fingerprint
+from clickmask.evaluation.samples import Sample
 from clickmask.evaluation.tables import markdown, table
+from clickmask.evaluation.work import Objects, finish, planned
 from clickmask.picture_files import check_target
 from clickmask.whole_files import write_whole
 
-_SAVE_EVERY = 60.0  # seconds of work that being killed may cost; large reports take a second to write
+_PUBLIC_SIZE, _PUBLIC_SIZE_DAVIS = 400, 600  # long side of a crop in the code of f-BRS and RITM
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--json", type=Path, help="the report, with every curve; an unfinished one is gone on with")
     add("--markdown", type=Path, help="write the figures as a Markdown table to this file")
     add("--plot", type=Path, metavar="OUT.png", help="draw the curves, and the hardest objects of each set")
+    add("--anchor-on", nargs="+", metavar="NAME", help="run those on these data sets only")
+    add(
+        "--protocol-size",
+        action="store_true",
+        help="also run the bundle with one size for every click, the nearest to the public code's: 400, and "
+        "600 on DAVIS",
+    )
     add("--backend", default="auto", help="backend (default: the bundle's best here)")
     add("--device", default="auto", help="device: auto, cpu or cuda")
     add("--threads", type=int, help="threads of the runtime (default: all cores, shared by the workers)")
@@ -58,29 +63,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--ray", nargs="?", const="", metavar="ADDRESS", help="work on a Ray cluster, by default a local one")
 
 
-@dataclass(frozen=True)
-class _Dataset:
-    name: str
-    layout: str
-    samples: list[Sample]
-    sha256: str
-
-
 def run(options: argparse.Namespace) -> int:
     """Evaluates on each data set and prints the figures."""
     _check(options)
     datasets = [_read_dataset(name, options) for name in options.dataset]
     bundle = _bundle_method(options)
-    methods: list[Method] = [bundle, *(ANCHORS[name] for name in dict.fromkeys(options.anchor))]
-    work = [(dataset, method) for dataset in datasets for method in methods]
-    runs = [_new_run(dataset, method, options) for dataset, method in work]
+    work = [
+        (dataset, Task(method, options.clicks, options.until))
+        for dataset in datasets
+        for method in _methods(bundle, dataset.name, options)
+    ]
+    # None: as many as the cluster has room for
+    workers = options.workers or (1 if options.ray is None else None)
+    runs = [planned(dataset, task, workers) for dataset, task in work]
     if options.json and options.json.exists():
         resume(options.json, runs)
-    for current, (dataset, method) in zip(runs, work, strict=True):
+    for current, (dataset, task) in zip(runs, work, strict=True):
         if not current["complete"]:
-            task = Task(method, options.clicks, options.until)
             left = dataset.samples[len(current["curves"]) :]
-            _finish(current, runs, _curves(task, left, options), options.json)
+            finish(current, runs, _curves(task, left, options), options.json)
         print(table(current), flush=True)
     if options.markdown:
         write_whole(options.markdown, markdown(runs).encode())
@@ -99,6 +100,11 @@ def _check(options: argparse.Namespace) -> None:
         raise InvalidInputError(f"--until: expected an IoU of {GOOD:.2f} to 1, got {options.until}")
     if len(set(options.dataset)) < len(options.dataset):
         raise InvalidInputError(f"--dataset: expected each name once, got {' '.join(options.dataset)}")
+    for name in options.anchor_on or ():
+        if name not in options.dataset:
+            raise InvalidInputError(f"--anchor-on: expected one of {' '.join(options.dataset)}, got {name}")
+    if options.protocol_size and options.size is not None:
+        raise InvalidInputError("--protocol-size: expected no --size beside it, got both")
     for name in ("json", "markdown"):
         path = getattr(options, name)
         if path is not None and (path.is_dir() or not path.parent.is_dir()):
@@ -110,13 +116,11 @@ def _check(options: argparse.Namespace) -> None:
             raise InvalidInputError(f"--plot: {error}") from error
 
 
-def _read_dataset(name: str, options: argparse.Namespace) -> _Dataset:
+def _read_dataset(name: str, options: argparse.Namespace) -> Objects:
     root = options.root / name
     samples = read_dataset(root, options.layout, options.split)
     layout = options.layout or detect(root)[0]
-    if options.split:
-        layout = f"{layout} {options.split}"
-    return _Dataset(name, layout, samples, fingerprint(samples))
+    return Objects.of(name, f"{layout} {options.split}" if options.split else layout, samples)
 
 
 def _bundle_method(options: argparse.Namespace) -> BundleMethod:
@@ -134,6 +138,24 @@ def _bundle_method(options: argparse.Namespace) -> BundleMethod:
         return BundleMethod(manifest.name, segmenter.bundle.path, backend.name, backend.device, threads, *how)
 
 
+def _methods(bundle: BundleMethod, dataset: str, options: argparse.Namespace) -> list[Method]:
+    """What is run on a data set, the bundle first."""
+    methods: list[Method] = [bundle]
+    if options.protocol_size:
+        methods.append(_at_protocol_size(bundle, dataset))
+    if options.anchor_on is None or dataset in options.anchor_on:
+        methods += [ANCHORS[name] for name in dict.fromkeys(options.anchor)]
+    return methods
+
+
+def _at_protocol_size(bundle: BundleMethod, dataset: str) -> BundleMethod:
+    """The bundle with the one of its sizes that is nearest to the public code's."""
+    public = _PUBLIC_SIZE_DAVIS if "davis" in dataset.lower() else _PUBLIC_SIZE
+    sizes = read_manifest_file(bundle.path).input.sizes
+    size = min(sizes, key=lambda size: (abs(size - public), size))
+    return replace(bundle, name=f"{bundle.name}, all at {size}", size=size)
+
+
 def _threads(options: argparse.Namespace) -> int | None:
     """Threads of one worker's runtime; None for all."""
     if options.threads is not None:
@@ -142,26 +164,6 @@ def _threads(options: argparse.Namespace) -> int | None:
         return 1  # an actor's share, by Ray's own default
     workers = options.workers or 1
     return max(1, (os.cpu_count() or 1) // workers) if workers > 1 else None
-
-
-def _new_run(dataset: _Dataset, method: Method, options: argparse.Namespace) -> Run:
-    settings = {
-        "dataset": dataset.name,
-        "method": method.name,
-        "layout": dataset.layout,
-        "objects": len(dataset.samples),
-        "data_sha256": dataset.sha256,
-        "clicks": options.clicks,
-        "until": options.until,
-        **method.settings(),
-    }
-    host = {
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "threads": method.threads,
-        # None: as many as the cluster has room for
-        "workers": options.workers or (1 if options.ray is None else None),
-    }
-    return new_run(settings, host)
 
 
 def _curves(task: Task, samples: Sequence[Sample], options: argparse.Namespace) -> Iterator[Curve]:
@@ -173,28 +175,7 @@ def _curves(task: Task, samples: Sequence[Sample], options: argparse.Namespace) 
     return here(task, samples)
 
 
-def _finish(current: Run, runs: Sequence[Run], curves: Iterator[Curve], path: Path | None) -> None:
-    """Adds the curves that a run lacks; saves on the way and at the end, whichever way it ends."""
-    settings, documents = current["settings"], current["curves"]
-    label = f"{settings['dataset']} {settings['method']}"
-    progress = Progress(label, len(documents), settings["objects"])
-    saved = time.monotonic()
-    try:
-        for curve in curves:
-            documents.append(curve.to_json())
-            progress.update(len(documents))
-            if path and time.monotonic() - saved > _SAVE_EVERY:
-                write_report(path, runs)
-                saved = time.monotonic()
-        current["figures"] = summarise(curves_of(current), settings["clicks"], settings["until"])
-        current["complete"] = True
-    finally:
-        progress.close()
-        if path:
-            write_report(path, runs)
-
-
-def _plot(target: Path, runs: Sequence[Run], datasets: Sequence[_Dataset], name: str) -> None:
+def _plot(target: Path, runs: Sequence[Run], datasets: Sequence[Objects], name: str) -> None:
     from clickmask.evaluation.charts import draw_curves
     from clickmask.evaluation.sheet import draw_sheet
 

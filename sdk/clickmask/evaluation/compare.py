@@ -132,8 +132,9 @@ def _per_object(curves: Sequence[Curve], limit: int, until: float | None) -> dic
     found = {f"NoC@{t:.2f}": [float(clicks_to(curve, t, limit)) for curve in ious] for t in thresholds}
     for t in thresholds:
         found[f"failures@{t:.2f}"] = [float(reached_at(curve, t, limit) is None) for curve in ious]
-    if until is None:
-        shown = [k for k in _CLICKS if k <= limit]
+    # The first click is made whatever ends the others.
+    shown = [k for k in _CLICKS if k <= limit and (until is None or k == 1)]
+    if shown:
         found |= {f"mIoU@{k}": [value_at(curve, k) for curve in ious] for k in shown}
         found |= {f"F@{k}": [value_at(curve.boundary, k) for curve in curves] for k in shown}
     return found

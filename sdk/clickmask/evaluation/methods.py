@@ -81,8 +81,8 @@ class BundleMethod:
     size: int | None = None
 
     def open(self) -> Annotator:
-        """Loads the bundle."""
-        segmenter = Segmenter.load(self.path, self.backend, self.device, self.threads)
+        """Loads the bundle; nothing is encoded ahead, so that a click's seconds are all that it costs."""
+        segmenter = Segmenter.load(self.path, self.backend, self.device, self.threads, prefetch=False)
         return _Sessions(segmenter, self.crop_policy, self.size)
 
     def settings(self) -> dict[str, Any]:

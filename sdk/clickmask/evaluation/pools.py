@@ -70,7 +70,7 @@ def on_ray(
         address: the cluster's; None starts Ray on this machine, or joins what RAY_ADDRESS names.
 
     Raises:
-        InvalidInputError: Ray is not installed, or the cluster cannot be reached.
+        InvalidInputError: Ray is not installed, or the cluster cannot be reached or has no room for them.
         ClickmaskError: what a worker met.
     """
     ray = _import_ray()
@@ -82,7 +82,13 @@ def on_ray(
             raise InvalidInputError(f"--ray: expected a cluster at {address!r}, got: {error}") from error
     try:
         needs = _needs(task.method)
-        count = workers or _places(ray.cluster_resources(), needs)
+        room = _places(ray.cluster_resources(), needs)
+        count = workers or room
+        if count > room:  # an actor without a place would be waited for without end
+            raise InvalidInputError(
+                f"--workers: expected at most {room}, for which the cluster has room at {needs['num_cpus']} "
+                f"CPUs and {needs['num_gpus']} GPUs each, got {count}"
+            )
         actor = ray.remote(Worker).options(**needs)
         pool = ray.util.ActorPool([actor.remote(task) for _ in range(min(count, len(samples)))])
         for outcome in pool.map(lambda worker, sample: worker.work.remote(sample), samples):
@@ -138,11 +144,20 @@ def _needs(method: Method) -> dict[str, float]:
 
 
 def _places(resources: dict[str, float], needs: dict[str, float]) -> int:
-    """How many workers the cluster has room for, at least one."""
-    rooms = [resources.get("CPU", 1) / needs["num_cpus"]]
+    """How many workers the cluster has room for.
+
+    Raises:
+        InvalidInputError: for none.
+    """
+    rooms = [resources.get("CPU", 0) / needs["num_cpus"]]
     if needs["num_gpus"]:
         rooms.append(resources.get("GPU", 0) / needs["num_gpus"])
-    return max(1, int(min(rooms)))
+    if min(rooms) < 1:
+        raise InvalidInputError(
+            f"--ray: expected a cluster with room for a worker, {needs['num_cpus']} CPUs and "
+            f"{needs['num_gpus']} GPUs, got {resources.get('CPU', 0):g} and {resources.get('GPU', 0):g}"
+        )
+    return int(min(rooms))
 
 
 def _import_ray() -> Any:

@@ -22,7 +22,7 @@ _COLUMNS = (
         "NoF@90",
         "failures",
     ),
-    *("mIoU@1", "mIoU@3", "mIoU@5", "mIoU@20", "F@5", "F@20", "data sha256"),
+    *("mIoU@1", "mIoU@3", "mIoU@5", "mIoU@20", "F@5", "F@20", "ms session", "ms loop", "data sha256"),
 )
 
 
@@ -54,8 +54,12 @@ def table(run: Run) -> str:
 def _where(run: Run) -> str:
     settings = run["settings"]
     text = f" on {settings['backend']} ({settings['device']})" if "backend" in settings else ""
-    shared = any(host["workers"] != 1 for host in run["hosts"])
-    return text + (", several workers, so seconds are not those of one alone" if shared else "")
+    return text + (", several workers, so seconds are not those of one alone" if _shared(run) else "")
+
+
+def _shared(run: Run) -> bool:
+    """Whether its seconds were taken beside other workers."""
+    return any(host["workers"] != 1 for host in run["hosts"])
 
 
 def markdown(runs: Sequence[Run]) -> str:
@@ -68,13 +72,30 @@ def markdown(runs: Sequence[Run]) -> str:
         f"Robot annotator through the Session API, at most {settings['clicks']} clicks, on {where};",
         f"checkpoint sha256 `{checkpoint}`. Written by `clickmask evaluate --markdown`. NoF counts a",
         "success at exactly the last click as a failure, as the public code does; `failures` does not. F is",
-        "the boundary's (docs/evaluation.md).",
+        "the boundary's, and the ms are those of a click: in the session alone (mean; median; mean until IoU",
+        "0.90) and of the protocol's whole loop (docs/evaluation.md).",
+        *_extras(runs),
         "",
         f"| {' | '.join(_COLUMNS)} |",
         "|---|---" + "|--:" * (len(_COLUMNS) - 3) + "|---|",
         *(f"| {' | '.join(_cells(run, limit))} |" for run in runs for limit in run["figures"]["limits"]),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _extras(runs: Sequence[Run]) -> list[str]:
+    """What must be said of rows that are not the bundle as it is."""
+    lines = []
+    methods = {run["settings"]["method"]: run["settings"] for run in runs}
+    own, *others = methods.values()
+    if own.get("size") is None and any(other.get("size") for other in others):
+        lines += [
+            f"`{own['method']}` chooses its input size by the crop; `all at N` has one for every click, the",
+            "nearest to the 400 of the public code of f-BRS and RITM, or to its 600 on DAVIS.",
+        ]
+    if sides := [f"`{name}` {s['long_side']} px" for name, s in methods.items() if "long_side" in s]:
+        lines.append(f"Classical methods see the image reduced to a long side of: {', '.join(sides)}.")
+    return lines
 
 
 def _cells(run: Run, limit: str) -> list[str]:
@@ -86,7 +107,16 @@ def _cells(run: Run, limit: str) -> list[str]:
     miou = [_at(figures["miou"], k) for k in (1, 3, 5, 20)]
     outline = [_at(figures["boundary_f"], k) for k in (5, 20)]
     name = [settings["dataset"], settings["method"], str(figures["objects"]), limit]
-    return [*name, *noc, *fails, *miou, *outline, f"`{settings['data_sha256'][:16]}`"]
+    return [*name, *noc, *fails, *miou, *outline, *_milliseconds(run), f"`{settings['data_sha256'][:16]}`"]
+
+
+def _milliseconds(run: Run) -> list[str]:
+    """Of a click, in the session and of the loop; nothing where several workers shared the machine."""
+    if _shared(run):
+        return ["", ""]
+    seconds = run["figures"]["seconds_per_click"]
+    names = ("session_mean", "session_median", f"session_mean_until_{GOOD:.2f}")
+    return ["; ".join(f"{1000 * seconds[name]:.1f}" for name in names), f"{1000 * seconds['protocol']:.1f}"]
 
 
 def _at(curve: Sequence[float] | None, click: int) -> str:

@@ -60,7 +60,8 @@ __global__ void step(Options o, Grid grid, Weights weights, const float *__restr
 }
 
 int launched() {
-  const cudaError_t error = cudaPeekAtLastError();
+  // taken away: left in place, it would be every later call's error, too
+  const cudaError_t error = cudaGetLastError();
   return error == cudaSuccess ? CLICKMASK_OK : 1000 + error;
 }
 

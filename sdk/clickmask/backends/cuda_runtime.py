@@ -1,0 +1,136 @@
+"""The CUDA runtime on one device, through cuda-python: calls that raise where CUDA returns an error code.
+
+Everything is on the device's primary context, which torch and ONNX Runtime use too; none is ever created.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from ..errors import BackendError
+
+
+class CudaRuntime:
+    """A device and the few calls that backends make on it. Threads share it.
+
+    Streams, events and graphs are the objects of cuda-python; memory is an address as an integer.
+    """
+
+    def __init__(self, index: int) -> None:
+        """Import cuda-python for CUDA device number ``index``.
+
+        Raises:
+            ImportError: cuda-python is not installed.
+        """
+        from cuda.bindings import runtime as cudart
+
+        self.cudart: Any = cudart
+        self.index = index
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What a function of ``cudart`` gives after its error code; None where that is nothing.
+
+        Raises:
+            BackendError: The error code is not success; the message names the call.
+        """
+        error, *values = function(*arguments)
+        if error != self.cudart.cudaError_t.cudaSuccess:
+            _, text = self.cudart.cudaGetErrorString(error)
+            readable = text.decode() if isinstance(text, bytes) else text
+            raise BackendError(
+                f"CUDA device {self.index}: {getattr(function, '__name__', 'a call')} failed with "
+                f"{getattr(error, 'name', error)}: {readable}"
+            )
+        return values[0] if values else None
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Makes the device this thread's, and gives the application its own back."""
+        before = self.call(self.cudart.cudaGetDevice)
+        self.call(self.cudart.cudaSetDevice, self.index)
+        try:
+            yield
+        finally:
+            if before != self.index:
+                self.call(self.cudart.cudaSetDevice, before)
+
+    def new_stream(self) -> Any:
+        """A stream that does not wait for the default one."""
+        return self.call(self.cudart.cudaStreamCreateWithFlags, self.cudart.cudaStreamNonBlocking)
+
+    def free_stream(self, stream: Any) -> None:
+        """Destroy a stream."""
+        self.call(self.cudart.cudaStreamDestroy, stream)
+
+    def synchronize(self, stream: Any) -> None:
+        """Wait for all work of a stream; errors of that work show here."""
+        self.call(self.cudart.cudaStreamSynchronize, stream)
+
+    def new_event(self) -> Any:
+        """An event that only orders streams."""
+        return self.call(self.cudart.cudaEventCreateWithFlags, self.cudart.cudaEventDisableTiming)
+
+    def free_event(self, event: Any) -> None:
+        """Destroy an event."""
+        self.call(self.cudart.cudaEventDestroy, event)
+
+    def follow(self, later: Any, earlier: Any, event: Any) -> None:
+        """Make what comes next on one stream wait for what is already on another."""
+        self.call(self.cudart.cudaEventRecord, event, earlier)
+        self.call(self.cudart.cudaStreamWaitEvent, later, event, 0)
+
+    def malloc(self, nbytes: int) -> int:
+        """Device memory, aligned to 256 bytes."""
+        return int(self.call(self.cudart.cudaMalloc, nbytes))
+
+    def free(self, pointer: int) -> None:
+        """Give device memory back; waits for the device."""
+        self.call(self.cudart.cudaFree, pointer)
+
+    def malloc_pinned(self, nbytes: int) -> int:
+        """Host memory that the device can copy from and to without a detour."""
+        return int(self.call(self.cudart.cudaMallocHost, nbytes))
+
+    def free_pinned(self, pointer: int) -> None:
+        """Give pinned memory back."""
+        self.call(self.cudart.cudaFreeHost, pointer)
+
+    def copy(self, target: int, source: int, nbytes: int, stream: Any) -> None:
+        """Put a copy between device and pinned memory, in any direction, on a stream."""
+        kind = self.cudart.cudaMemcpyKind.cudaMemcpyDefault
+        self.call(self.cudart.cudaMemcpyAsync, target, source, nbytes, kind, stream)
+
+    def capture(self, stream: Any, work: Callable[[], None]) -> Any:
+        """Record what ``work`` puts on a stream, without running it, as an executable graph.
+
+        Only this thread's calls are restricted meanwhile: other threads go on allocating and launching.
+
+        Raises:
+            BackendError: ``work`` raised it, or something in it cannot be recorded.
+        """
+        self.call(
+            self.cudart.cudaStreamBeginCapture,
+            stream,
+            self.cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal,
+        )
+        try:
+            work()
+        except BaseException:
+            with suppress(BackendError):  # the stream is of no use before; its own error is not news
+                self.call(self.cudart.cudaGraphDestroy, self.call(self.cudart.cudaStreamEndCapture, stream))
+            raise
+        graph = self.call(self.cudart.cudaStreamEndCapture, stream)
+        try:
+            return self.call(self.cudart.cudaGraphInstantiate, graph, 0)
+        finally:
+            self.call(self.cudart.cudaGraphDestroy, graph)
+
+    def launch(self, graph: Any, stream: Any) -> None:
+        """Put a captured graph on a stream."""
+        self.call(self.cudart.cudaGraphLaunch, graph, stream)
+
+    def free_graph(self, graph: Any) -> None:
+        """Destroy what ``capture`` gave."""
+        self.call(self.cudart.cudaGraphExecDestroy, graph)

@@ -1,0 +1,130 @@
+"""The compiled kernels between an image and the network: libclickmask_native_cuda's, called with addresses.
+
+Each call does what the function of `clickmask.encode` that it names does, on device memory, and returns at
+once: the work is queued on a stream.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .. import encode
+from ..crop import View
+from ..errors import BackendError, BackendUnavailableError
+
+_ABI = 2  # CLICKMASK_VIEW_ABI of the header that this file was written for
+_SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
+_NAME = ("" if sys.platform == "win32" else "lib") + "clickmask_native_cuda" + _SUFFIX
+_LIBRARY = Path(__file__).parents[1] / _NAME
+_INSTALL = (
+    "where nvcc is installed, in a checkout: cmake -S . -B build/native -DCLICKMASK_CUDA=ON && "
+    "cmake --build build/native && cmake --install build/native --prefix sdk/clickmask --component cuda"
+)
+
+
+class ImageStruct(ctypes.Structure):
+    """clickmask_image: uint8 RGB by address, byte strides of row, column and colour, height and width."""
+
+    _fields_ = (
+        ("pixels", ctypes.c_void_p),
+        ("strides", ctypes.c_int64 * 3),
+        ("height", ctypes.c_int32),
+        ("width", ctypes.c_int32),
+    )
+
+
+class _View(ctypes.Structure):
+    _fields_ = tuple(
+        (name, ctypes.c_int32)
+        for name in ("x0", "y0", "width", "height", "valid_width", "valid_height", "size", "coordinates")
+    )
+
+
+class ViewKernels:
+    """The functions of clickmask_view_pixels.h. Safe from many threads. `stream` is a cudaStream_t's address.
+
+    The arrays are C-contiguous and float32 but for what is said.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Load a library; applications call `view_kernels`.
+
+        Raises:
+            BackendUnavailableError: it does not load, or is of another version.
+        """
+        try:
+            self._library = ctypes.CDLL(str(path))
+            abi = self._library.clickmask_view_abi()
+        except (OSError, AttributeError) as exc:
+            raise BackendUnavailableError(f"{path} does not load: {exc}; build it again: {_INSTALL}") from exc
+        if abi != _ABI:
+            raise BackendUnavailableError(
+                f"expected version {_ABI} of {path}, got {abi}; build it again: {_INSTALL}"
+            )
+        struct, address, number = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int
+        self._library.clickmask_view_crop.argtypes = (struct, struct, struct, address, address)
+        paste = (struct, address, ctypes.c_float, number, number, address, address)
+        self._library.clickmask_view_paste.argtypes = paste
+
+    def crop(self, view: View, image: ImageStruct, pad: Sequence[float], out: int, stream: int) -> None:
+        """`encode.image_tensor`: out (3, S, S).
+
+        Raises:
+            BackendError: the view does not lie in the image, or the launch failed.
+        """
+        colour = (ctypes.c_float * 3)(*pad)
+        _check(
+            self._library.clickmask_view_crop(
+                ctypes.byref(_view(view)), ctypes.byref(image), colour, out, stream
+            )
+        )
+
+    def paste(
+        self, view: View, logits: int, image_size: tuple[int, int], threshold: float, out: int, stream: int
+    ) -> None:
+        """`paste.paste_mask`: logits of the view's valid part; out (H, W) bytes of 0 and 1.
+
+        Raises:
+            BackendError: the view does not lie in the image, or the launch failed.
+        """
+        limit = threshold if view.coordinates == "public" else encode.logit(threshold)
+        width, height = image_size
+        _check(
+            self._library.clickmask_view_paste(
+                ctypes.byref(_view(view)), logits, limit, height, width, out, stream
+            )
+        )
+
+
+@functools.cache
+def view_kernels() -> ViewKernels:
+    """The kernels of the library beside this package.
+
+    Raises:
+        BackendUnavailableError: there is none that fits; the message says how to build it.
+    """
+    if not _LIBRARY.is_file():
+        raise BackendUnavailableError(
+            f"device pixels: expected {_NAME} in {_LIBRARY.parent}, got none; {_INSTALL}"
+        )
+    return ViewKernels(_LIBRARY)
+
+
+def _view(view: View) -> _View:
+    box, (width, height) = view.box, view.valid_size
+    public = int(view.coordinates == "public")
+    return _View(box.x0, box.y0, box.width, box.height, width, height, view.size, public)
+
+
+def _check(status: int) -> None:
+    if status >= 1000:
+        raise BackendError(f"device pixels: a launch failed with CUDA error {status - 1000}")
+    if status:
+        raise BackendError(
+            f"device pixels: the kernels refused an argument ({status}): expected a view inside the image "
+            "and sides of at most 131072 (image) and 4096 (network) pixels"
+        )

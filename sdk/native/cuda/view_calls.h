@@ -1,0 +1,45 @@
+// The functions of clickmask_view_pixels.h. Whoever includes this has declared
+//   template <class Element> int for_each(int height, int width, const Element &element, void *stream);
+// which calls element(y, x) everywhere and returns a status.
+#pragma once
+
+#include <initializer_list>
+
+#include "view_pixels.h"
+
+namespace {
+
+bool in_range(int low, std::initializer_list<int> values, int high) {
+  for (int value : values)
+    if (value < low || value > high) return false;
+  return true;
+}
+
+bool is_view(const clickmask_view *v) {
+  return v != nullptr && in_range(1, {v->width, v->height}, CLICKMASK_MAX_SIDE) &&
+         in_range(1, {v->size}, CLICKMASK_MAX_SIZE) && in_range(1, {v->valid_width, v->valid_height}, v->size) &&
+         in_range(0, {v->coordinates}, 1) && in_range(0, {v->x0, v->y0}, CLICKMASK_MAX_SIDE);
+}
+
+bool lies_in(const clickmask_view &v, int height, int width) {
+  return in_range(1, {height, width}, CLICKMASK_MAX_SIDE) && v.x0 + v.width <= width && v.y0 + v.height <= height;
+}
+
+}  // namespace
+
+int clickmask_view_abi(void) { return CLICKMASK_VIEW_ABI; }
+
+int clickmask_view_crop(const clickmask_view *view, const clickmask_image *image, const float *pad, float *out,
+                        void *stream) {
+  if (!is_view(view) || image == nullptr || image->pixels == nullptr || pad == nullptr || out == nullptr ||
+      !lies_in(*view, image->height, image->width))
+    return CLICKMASK_INVALID;
+  return for_each(view->size, view->size, view_pixels::Crop{*view, *image, {pad[0], pad[1], pad[2]}, out}, stream);
+}
+
+int clickmask_view_paste(const clickmask_view *view, const float *logits, float limit, int image_height,
+                         int image_width, uint8_t *mask, void *stream) {
+  if (!is_view(view) || logits == nullptr || mask == nullptr || !lies_in(*view, image_height, image_width))
+    return CLICKMASK_INVALID;
+  return for_each(image_height, image_width, view_pixels::Paste{*view, logits, limit, image_width, mask}, stream);
+}

@@ -1,0 +1,142 @@
+// The arithmetic of clickmask_view_pixels.h, one output element at a time: the same code for a thread of the GPU and
+// for a loop on the processor, where the tests compare it with clickmask/encode.py.
+//
+// Where a sample lies is a fraction of whole numbers, kept as such: both compilers then agree on it exactly.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "clickmask_view_pixels.h"
+
+#if defined(__CUDACC__)
+#define CLICKMASK_ON_BOTH __host__ __device__ inline
+#else
+#define CLICKMASK_ON_BOTH inline
+#endif
+
+namespace view_pixels {
+
+// Between samples `low` and `high`: low + weight * (high - low).
+struct Place {
+  int low, high;
+  float weight;
+};
+
+CLICKMASK_ON_BOTH Place place_of(std::int64_t numerator, std::int64_t denominator, int count) {
+  if (numerator <= 0) return {0, 0, 0.0f};
+  const int low = static_cast<int>(numerator / denominator);
+  if (low >= count - 1) return {count - 1, count - 1, 0.0f};
+  return {low, low + 1, static_cast<float>(numerator - low * denominator) / static_cast<float>(denominator)};
+}
+
+// Where sample i of `fine` lies among `count`: by edges, or with aligned corners.
+CLICKMASK_ON_BOTH Place place(int i, int fine, int count, bool corners) {
+  const std::int64_t n = count, m = fine;
+  if (!corners) return place_of((2 * i + 1) * n - m, 2 * m, count);
+  return m > 1 ? place_of(i * (n - 1), m - 1, count) : Place{0, 0, 0.0f};
+}
+
+CLICKMASK_ON_BOTH float between(float low, float high, float weight) { return low + weight * (high - low); }
+
+CLICKMASK_ON_BOTH float sigmoid(float logit) { return 0.5f + 0.5f * tanhf(0.5f * logit); }
+
+// The samples of `count` that cell r of `cells` covers; cells are no more than samples. Lengths are in units of
+// 1 / cells of a sample, so that a whole sample has length `cells` and a cell has length `count`.
+struct Cover {
+  std::int64_t start, end, cells;
+  CLICKMASK_ON_BOTH Cover(int r, int count, int cells_)
+      : start(static_cast<std::int64_t>(r) * count), end(start + count), cells(cells_) {}
+  CLICKMASK_ON_BOTH int first() const { return static_cast<int>(start / cells); }
+  CLICKMASK_ON_BOTH int last() const { return static_cast<int>((end - 1) / cells); }
+  CLICKMASK_ON_BOTH int length(int sample) const {
+    const std::int64_t low = sample * cells, high = low + cells;
+    return static_cast<int>((high < end ? high : end) - (low > start ? low : start));
+  }
+};
+
+// image_tensor.
+struct Crop {
+  clickmask_view view;
+  clickmask_image image;
+  float pad[3];
+  float *out;
+
+  CLICKMASK_ON_BOTH void operator()(int y, int x) const {
+    const bool shown = y < view.valid_height && x < view.valid_width;
+    const std::size_t plane = static_cast<std::size_t>(view.size) * view.size;
+    for (int colour = 0; colour < 3; ++colour)
+      out[colour * plane + static_cast<std::size_t>(y) * view.size + x] = shown ? value(y, x, colour) : pad[colour];
+  }
+
+  CLICKMASK_ON_BOTH float value(int y, int x, int colour) const {
+    const bool corners = view.coordinates == CLICKMASK_PUBLIC;
+    // an axis that shrinks is averaged to its new length first, unless corners are aligned
+    const int rows = corners ? view.height : least(view.height, view.valid_height);
+    const int columns = corners ? view.width : least(view.width, view.valid_width);
+    const Place down = place(y, view.valid_height, rows, corners);
+    const Place across = place(x, view.valid_width, columns, corners);
+    const float left = mixed(down, across.low, rows, columns, colour);
+    if (across.weight == 0.0f) return left * (1.0f / 255.0f);
+    return between(left, mixed(down, across.high, rows, columns, colour), across.weight) * (1.0f / 255.0f);
+  }
+
+  CLICKMASK_ON_BOTH float mixed(Place down, int column, int rows, int columns, int colour) const {
+    const float low = cell(down.low, column, rows, columns, colour);
+    if (down.weight == 0.0f) return low;
+    return between(low, cell(down.high, column, rows, columns, colour), down.weight);
+  }
+
+  // Of the box averaged to rows x columns: in whole levels, as OpenCV gives it.
+  CLICKMASK_ON_BOTH float cell(int row, int column, int rows, int columns, int colour) const {
+    if (rows == view.height && columns == view.width) return level(row, column, colour);
+    const Cover down(row, view.height, rows), across(column, view.width, columns);
+    std::int64_t sum = 0;
+    for (int r = down.first(); r <= down.last(); ++r) {
+      std::int64_t line = 0;
+      for (int c = across.first(); c <= across.last(); ++c)
+        line += across.length(c) * static_cast<std::int64_t>(level(r, c, colour));
+      sum += down.length(r) * line;
+    }
+    const std::int64_t whole = static_cast<std::int64_t>(view.height) * view.width;
+    return static_cast<float>((2 * sum + whole) / (2 * whole));
+  }
+
+  CLICKMASK_ON_BOTH int level(int row, int column, int colour) const {
+    return image.pixels[(view.y0 + row) * image.strides[0] + (view.x0 + column) * image.strides[1] +
+                        colour * image.strides[2]];
+  }
+
+  CLICKMASK_ON_BOTH static int least(int a, int b) { return a < b ? a : b; }
+};
+
+// paste_mask.
+struct Paste {
+  clickmask_view view;
+  const float *logits;
+  float limit;
+  int image_width;
+  std::uint8_t *mask;
+
+  CLICKMASK_ON_BOTH void operator()(int y, int x) const {
+    mask[static_cast<std::size_t>(y) * image_width + x] = object(y, x) ? 1 : 0;
+  }
+
+  CLICKMASK_ON_BOTH bool object(int y, int x) const {
+    const int row = y - view.y0, column = x - view.x0;
+    if (row < 0 || column < 0 || row >= view.height || column >= view.width) return false;
+    const bool corners = view.coordinates == CLICKMASK_PUBLIC;
+    const Place down = place(row, view.height, view.valid_height, corners);
+    const Place across = place(column, view.width, view.valid_width, corners);
+    const float left = between(value(down.low, across.low), value(down.high, across.low), down.weight);
+    const float right = between(value(down.low, across.high), value(down.high, across.high), down.weight);
+    return between(left, right, across.weight) > limit;
+  }
+
+  CLICKMASK_ON_BOTH float value(int row, int column) const {
+    const float logit = logits[static_cast<std::size_t>(row) * view.valid_width + column];
+    return view.coordinates == CLICKMASK_PUBLIC ? sigmoid(logit) : logit;
+  }
+};
+
+}  // namespace view_pixels

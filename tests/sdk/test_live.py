@@ -1,0 +1,204 @@
+"""LiveSession: operations are never lost, previews that nobody waits for are never run."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, wait
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sessions import everything, make_image, make_segmenter
+
+from clickmask.errors import InvalidInputError, SessionStateError
+from clickmask.live import LiveSession
+from clickmask.session import Session
+
+CROP = {"kind": "fbrs", "start_click": 2, "min_size": 40}
+A_WHILE = 10
+
+
+class Gate:
+    """Holds the live thread inside an operation until it is opened."""
+
+    def __init__(self, live: LiveSession) -> None:
+        self.inside, self.opened = threading.Event(), threading.Event()
+        self.future = live.do(self._hold)
+        assert self.inside.wait(A_WHILE)
+
+    def _hold(self, _: Session) -> None:
+        self.inside.set()
+        assert self.opened.wait(A_WHILE)
+
+    def open(self) -> None:
+        self.opened.set()
+        self.future.result(A_WHILE)
+
+
+@pytest.fixture
+def live() -> Iterator[LiveSession]:
+    with LiveSession(make_segmenter(echo=True, crop=CROP).session(make_image(160, 120))) as live:
+        yield live
+
+
+def decodes(live: LiveSession) -> int:
+    return live.session._segmenter.backend.decode_calls
+
+
+def reference(points: list[tuple]) -> tuple:
+    session = make_segmenter(echo=True, crop=CROP).session(make_image(160, 120))
+    for point in points:
+        session.click(*point)
+    return everything(session)
+
+
+def test_operations_run_in_order_and_give_what_the_session_gives(live: LiveSession) -> None:
+    first = live.click(80, 60)
+    second = live.click(20, 20, positive=False)
+    undone = live.do(Session.undo)
+    third = live.click(100, 70)
+    for future in (first, second, undone, third):
+        assert future.result(A_WHILE).shape == (120, 160)
+    plain = make_segmenter(echo=True, crop=CROP).session(make_image(160, 120))
+    masks = [plain.click(80, 60), plain.click(20, 20, positive=False), plain.undo(), plain.click(100, 70)]
+    for future, mask in zip((first, second, undone, third), masks, strict=True):
+        np.testing.assert_array_equal(future.result(), mask)
+    assert everything(live.session) == everything(plain)
+
+
+def test_a_preview_is_the_mask_of_that_click_and_changes_nothing(live: LiveSession) -> None:
+    live.click(80, 60).result(A_WHILE)
+    before = everything(live.session)
+    preview = live.preview(100, 70).result(A_WHILE)
+    assert everything(live.session) == before
+    np.testing.assert_array_equal(preview, live.click(100, 70).result(A_WHILE))
+
+
+@pytest.mark.parametrize(
+    "supersede",
+    [
+        lambda live: live.preview(10, 10),
+        lambda live: live.click(10, 10),
+        lambda live: live.do(lambda session: session.clicks),
+    ],
+    ids=["preview", "click", "do"],
+)
+def test_a_preview_that_has_not_begun_is_cancelled_by_the_next_call(
+    live: LiveSession, supersede: Callable[[LiveSession], Any]
+) -> None:
+    gate = Gate(live)
+    stale = [live.preview(x, 60) for x in (80, 81, 82)]
+    newer = supersede(live)
+    assert all(preview.cancelled() for preview in stale)
+    with pytest.raises(CancelledError):
+        stale[-1].result(A_WHILE)
+    gate.open()
+    newer.result(A_WHILE)
+    assert decodes(live) <= 1  # none of the stale ones met the network
+
+
+def test_a_preview_that_has_begun_gives_its_mask_and_the_click_after_it_too(live: LiveSession) -> None:
+    backend = live.session._segmenter.backend
+    inside, opened, inner = threading.Event(), threading.Event(), backend.decode
+
+    def held(*arguments: Any) -> Any:
+        inside.set()
+        assert opened.wait(A_WHILE)
+        return inner(*arguments)
+
+    backend.decode = held
+    preview = live.preview(80, 60)
+    assert inside.wait(A_WHILE)
+    click = live.click(20, 30)
+    opened.set()
+    assert not np.array_equal(preview.result(A_WHILE), click.result(A_WHILE))
+    assert [c.x for c in live.session.clicks] == [20]
+
+
+def test_clicks_are_never_cancelled_by_what_comes_after_them(live: LiveSession) -> None:
+    gate = Gate(live)
+    points = [(80, 60, True), (20, 20, False), (100, 70, True)]
+    clicks = []
+    for point in points:
+        live.preview(*point)
+        clicks.append(live.click(*point))
+    gate.open()
+    assert not wait(clicks, A_WHILE).not_done
+    assert not any(click.cancelled() for click in clicks)
+    assert everything(live.session) == reference(points)
+
+
+def test_a_storm_from_many_threads_loses_no_click(live: LiveSession) -> None:
+    clicks: list[Any] = []
+
+    def storm(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        for _ in range(8):
+            x, y = int(rng.integers(160)), int(rng.integers(120))
+            for _ in range(3):
+                live.preview(x, y)
+            clicks.append(live.click(x, y))
+
+    threads = [threading.Thread(target=storm, args=(seed,)) for seed in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(A_WHILE)
+    assert not wait(clicks, A_WHILE).not_done
+    assert len(live.session.clicks) == 24 == len(clicks)
+
+
+def test_errors_reach_the_one_who_asked_and_the_session_lives_on(live: LiveSession) -> None:
+    bad, good = live.click(1000, 60), live.click(80, 60)
+    with pytest.raises(InvalidInputError, match="1000"):
+        bad.result(A_WHILE)
+    with pytest.raises(SessionStateError, match="redo"):
+        live.do(Session.redo).result(A_WHILE)
+    assert good.result(A_WHILE).any()
+    assert len(live.session.clicks) == 1
+
+
+def test_close_finishes_what_was_decided_and_drops_what_was_not(live: LiveSession) -> None:
+    gate = Gate(live)
+    click, preview = live.click(80, 60), live.preview(20, 20)
+    closer = threading.Thread(target=live.close)
+    closer.start()
+    with pytest.raises(CancelledError):
+        preview.result(A_WHILE)
+    gate.open()
+    closer.join(A_WHILE)
+    assert not closer.is_alive()
+    assert click.done()
+    assert len(live.session.clicks) == 1
+    with pytest.raises(SessionStateError, match="after close"):
+        live.click(1, 1)
+    live.close()
+
+
+def test_a_callback_of_a_cancelled_preview_may_call_again(live: LiveSession) -> None:
+    gate = Gate(live)
+    again: list[Any] = []
+    live.preview(80, 60).add_done_callback(lambda _: again.append(live.click(30, 30)))
+    live.preview(81, 60)
+    gate.open()
+    again[0].result(A_WHILE)
+    assert [click.x for click in live.session.clicks] == [30]
+
+
+def test_the_documents_snippet_does_what_it_says() -> None:
+    text = (Path(__file__).parents[2] / "docs/threads.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    masks: list[np.ndarray] = []
+    names = {
+        "segmenter": make_segmenter(),
+        "image": make_image(60, 50),
+        "mouse_positions": [(10, 10), (20, 20), (30, 30)],
+        "show": masks.append,
+    }
+    exec(code, names)  # noqa: S102 - our own document
+    assert 2 <= len(masks) <= 5  # the click and the undo, and the previews that had begun
+    assert masks[-2][30, 30]
+    assert not masks[-1].any()

@@ -1,0 +1,224 @@
+"""Logits to masks: every pixel against plain NumPy, the outline alone against every pixel."""
+
+from __future__ import annotations
+
+import math
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sessions import new_session, paste_reference, probability_reference
+
+from clickmask import paste
+from clickmask import runs as runs_module
+from clickmask.crop import Box, View
+from clickmask.mask import mask_box
+from clickmask.runs import Runs, runs_above
+
+COORDINATES = ("half_pixel", "public")
+SHAPES = [(40, 30), (64, 64), (200, 150), (7, 333), (1, 1), (1, 90), (97, 2), (65, 63)]
+
+
+@pytest.mark.parametrize("coordinates", COORDINATES)
+@pytest.mark.parametrize("fit", ["letterbox", "squash"])
+@pytest.mark.parametrize("size", SHAPES)
+def test_pasted_probability_equals_the_definition(size, fit, coordinates) -> None:
+    view = View(Box(3, 4, 3 + size[0], 4 + size[1]), 64, fit, coordinates)
+    width, height = view.valid_size
+    logits = np.random.default_rng(0).normal(0, 5, (height, width)).astype(np.float32)
+    pasted = paste.paste_probability(logits, view, (view.box.x1, view.box.y1))[view.box.slices]
+    assert pasted.dtype == np.float32
+    np.testing.assert_allclose(pasted, probability_reference(logits, size, coordinates), atol=1e-5)
+
+
+@pytest.mark.parametrize("coordinates", COORDINATES)
+def test_mask_and_probability_are_painted_in_bands_without_a_seam(monkeypatch, coordinates) -> None:
+    view = View(Box(5, 6, 105, 96), 64, "letterbox", coordinates)
+    logits = np.random.default_rng(1).normal(0, 3, (58, 64)).astype(np.float32)
+    monkeypatch.setattr(paste, "_BAND_PIXELS", 700)  # seven rows
+    mask = paste.paste_mask(logits, view, (120, 100), 0.3)
+    probability = paste.paste_probability(logits, view, (120, 100))
+    reference = probability_reference(logits, (100, 90), coordinates)
+    np.testing.assert_allclose(probability[6:96, 5:105], reference, atol=1e-5)
+    sure = abs(reference - 0.3) > 1e-4
+    np.testing.assert_array_equal(mask[6:96, 5:105][sure], (reference > 0.3)[sure])
+    outside = np.ones((100, 120), bool)
+    outside[6:96, 5:105] = False
+    assert not mask[outside].any()
+    assert not probability[outside].any()
+    assert mask.dtype == bool
+    assert probability.dtype == np.float32
+
+
+def test_a_pixel_on_the_threshold_is_background() -> None:
+    view = View(Box(0, 0, 4, 4), 64)
+    assert not paste.paste_mask(np.zeros((64, 64), np.float32), view, (4, 4), 0.5).any()
+    assert paste.paste_mask(np.full((64, 64), 1e-6, np.float32), view, (4, 4), 0.5).all()
+
+
+def test_public_coordinates_interpolate_probabilities_not_logits() -> None:
+    """Halfway between logits 8 and -1 the probabilities' mean is above 0.6 and the logits' above 0.97."""
+    logits = np.array([[8, -1], [8, -1]], np.float32)
+    for coordinates, expected in (("public", 0.634303), ("half_pixel", 0.970688)):
+        view = View(Box(0, 0, 3, 3), 2, "squash", coordinates)
+        assert paste.paste_probability(logits, view, (3, 3))[1, 1] == pytest.approx(expected, abs=1e-5)
+    strict = View(Box(0, 0, 3, 3), 2, "squash", "public")
+    assert not paste.paste_mask(logits, strict, (3, 3), 0.7)[1, 1]
+    assert paste.paste_mask(logits, strict, (3, 3), 0.6)[1, 1]
+
+
+boxes = st.tuples(st.integers(0, 60), st.integers(0, 60), st.integers(1, 150), st.integers(1, 150)).map(
+    lambda t: Box(t[0], t[1], t[0] + t[2], t[1] + t[3])
+)
+views = st.builds(
+    View,
+    boxes,
+    st.sampled_from([64, 96]),
+    st.sampled_from(["letterbox", "squash"]),
+    st.sampled_from(COORDINATES),
+)
+
+
+@given(views, st.floats(-20, 20, width=32))
+@settings(max_examples=60, deadline=None)
+def test_constant_logits_paste_to_themselves(view, value) -> None:
+    width, height = view.valid_size
+    logits = np.full((height, width), value, np.float32)
+    pasted = paste.paste_probability(logits, view, (view.box.x1, view.box.y1))
+    expected = np.zeros_like(pasted)
+    expected[view.box.slices] = 1 / (1 + math.exp(-value))
+    np.testing.assert_allclose(pasted, expected, atol=2e-6)
+
+
+@given(boxes, st.sampled_from([64, 96]), st.sampled_from(["letterbox", "squash"]), st.data())
+@settings(max_examples=100, deadline=None)
+def test_a_click_drawn_on_its_network_pixel_pastes_back_onto_its_image_pixel(box, size, fit, data) -> None:
+    view = View(box, size, fit)
+    column = data.draw(st.integers(box.x0, box.x1 - 1))
+    row = data.draw(st.integers(box.y0, box.y1 - 1))
+    x, y = view.to_network(column, row)
+    width, height = view.valid_size
+    logits = np.full((height, width), -1, np.float32)
+    logits[math.floor(y + 0.5), math.floor(x + 0.5)] = 10  # weight >= 1/4 at the click
+    mask = paste.paste_mask(logits, view, (box.x1 + 3, box.y1 + 3), 0.5)
+    assert mask[row, column]
+
+
+def blob(width: int, height: int) -> np.ndarray:
+    """Logits (height, width) float32 of one object with a hole that touches the left border."""
+    y, x = np.mgrid[:height, :width] / max(width, height)
+    outside, inside = np.hypot(x - 0.2, y - 0.4), np.hypot(x - 0.35, y - 0.35)
+    return (40 * np.minimum(0.3 - outside, inside - 0.06)).astype(np.float32)
+
+
+def outline_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Find every mask by its outline, however small the box and long the outline."""
+    monkeypatch.setattr(paste, "_BAND_PIXELS", 0)
+    monkeypatch.setattr(runs_module, "_MOST_OUTLINE", math.inf)
+
+
+@pytest.mark.parametrize("coordinates", COORDINATES)
+@pytest.mark.parametrize("size", [*SHAPES, (1500, 1100), (3, 2)])
+@pytest.mark.parametrize("draw", ["blob", "noise", "empty", "full", "stripes"])
+def test_outline_gives_the_mask_and_the_box_of_every_pixel(monkeypatch, draw, size, coordinates) -> None:
+    view = View(Box(3, 4, 3 + size[0], 4 + size[1]), 64, "letterbox", coordinates)
+    width, height = view.valid_size
+    logits = {
+        "blob": blob(width, height),
+        "noise": np.random.default_rng(3).normal(0, 3, (height, width)).astype(np.float32),
+        "empty": np.full((height, width), -2, np.float32),
+        "full": np.full((height, width), 2, np.float32),
+        "stripes": np.where(np.arange(width) % 3 == 0, 4, -4) * np.ones((height, 1), np.float32),
+    }[draw].astype(np.float32)
+    image_size = (view.box.x1 + 5, view.box.y1 + 2)
+    slow, slow_box = paste.paste_with_box(logits, view, image_size, 0.3)
+    outline_only(monkeypatch)
+    mask, box = paste.paste_with_box(logits, view, image_size, 0.3)
+
+    reference = np.zeros(image_size[::-1])
+    reference[view.box.slices] = probability_reference(logits, size, coordinates)
+    sure = abs(reference - 0.3) > 1e-5
+    np.testing.assert_array_equal(mask[sure], (reference > 0.3)[sure])
+    np.testing.assert_array_equal(mask[sure], slow[sure])
+    assert sure.mean() > 0.999
+    for found, painted in ((box, mask), (slow_box, slow)):
+        expected = mask_box(painted)
+        assert found == (Box(*expected) if expected else None)
+    assert paste.paste_box(logits, view, 0.3) == box
+
+
+@given(st.integers(1, 5), st.integers(1, 5), st.integers(1, 23), st.integers(1, 23), st.integers(0, 10**6))
+@settings(max_examples=200, deadline=None)
+def test_outline_of_whole_numbers_meets_ties_exactly(height, width, rows, columns, seed) -> None:
+    """Small whole logits on grids of halves: values equal the limit often, and float32 holds them all."""
+    values = np.random.default_rng(seed).integers(-2, 3, (height, width)).astype(np.float32)
+    y, x = (np.arange(n) * 0.5 - 1 for n in (rows, columns))
+    bounded = [np.clip(at, 0, count - 1) for at, count in ((y, height), (x, width))]
+    low = [
+        np.minimum(at.astype(int), max(count - 2, 0)) for at, count in zip(bounded, values.shape, strict=True)
+    ]
+    (i, j), (v, u) = low, [at - first for at, first in zip(bounded, low, strict=True)]
+    last = np.pad(values, ((0, 1), (0, 1)), "edge")
+    tall = last[i] * (1 - v)[:, None] + last[i + 1] * v[:, None]
+    expected = tall[:, j] * (1 - u) + tall[:, j + 1] * u > 0
+    limit = runs_module._MOST_OUTLINE
+    try:
+        runs_module._MOST_OUTLINE = math.inf
+        found = runs_above(values, np.float32(0), y, x)
+    finally:
+        runs_module._MOST_OUTLINE = limit
+    assert isinstance(found, Runs)
+    mask = np.zeros((rows, columns), np.bool_)
+    found.paint(mask, (0, 0))
+    np.testing.assert_array_equal(mask, expected)
+
+
+def test_an_outline_that_is_everywhere_is_left_to_the_pixels() -> None:
+    logits = np.random.default_rng(0).normal(0, 3, (48, 64)).astype(np.float32)
+    y, x = ((np.arange(n) + 0.5) * 0.05 - 0.5 for n in (960, 1280))
+    assert runs_above(logits, np.float32(0), y, x) is None
+    view = View(Box(0, 0, 1280, 960), 64)
+    reference = paste_reference(logits, (1280, 960))
+    sure = abs(reference) > 1e-4
+    np.testing.assert_array_equal(
+        paste.paste_mask(logits, view, (1280, 960), 0.5)[sure], (reference > 0)[sure]
+    )
+
+
+LARGE = (4000, 3000)
+
+
+def test_a_large_photo_costs_its_outline_and_one_byte_a_pixel() -> None:
+    """2 ms are the aim on a quiet machine; processor time of this thread, five times as much allowed."""
+    view = View(Box(0, 0, *LARGE), 608)
+    logits = blob(*view.valid_size)
+    paste.paste_with_box(logits, view, LARGE, 0.5)
+    tracemalloc.start()
+    mask, box = paste.paste_with_box(logits, view, LARGE, 0.5)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.2 * mask.size
+    assert box is not None
+    assert mask.sum() > 2_000_000
+
+    def once() -> float:
+        start = time.thread_time()
+        paste.paste_with_box(logits, view, LARGE, 0.5)
+        return time.thread_time() - start
+
+    assert min(once() for _ in range(10)) < 0.010
+
+
+def test_a_click_on_a_large_photo_makes_no_copy_of_it() -> None:
+    session, _ = new_session(*LARGE, crop={"kind": "fbrs", "start_click": 2, "min_size": 40})
+    session.click(2000, 1500)
+    for x in (2100, 2050, 1900):  # the second one moves the crop
+        tracemalloc.start()
+        mask = session.click(x, 1500)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert mask.any()
+        assert peak < 1.2 * LARGE[0] * LARGE[1] + 4e6  # the new mask; the photo has 36e6 bytes

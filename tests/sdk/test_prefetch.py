@@ -1,0 +1,364 @@
+"""Prefetch changes when crops are encoded and nothing else."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from sessions import GLOBAL_TO_LOCAL, RecordingBackend, everything, make_image, make_segmenter
+
+from clickmask import Segmenter
+from clickmask.crop import Box
+from clickmask.errors import BackendError, ClickmaskError
+from clickmask.session import Session
+
+CROP = {"kind": "fbrs", "start_click": 2, "min_size": 40}
+WHOLE = Box(0, 0, 300, 200)
+
+
+class GatedBackend(RecordingBackend):
+    """Notes which thread encodes; encodes of the background thread wait while the gate is shut."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.gate, self.started = threading.Event(), threading.Event()
+        self.gate.set()
+        self.threads: list[str] = []
+
+    @property
+    def ahead(self) -> int:
+        """Encodes begun in the background."""
+        return sum("prefetch" in name for name in self.threads)
+
+    def encode(self, image: np.ndarray, local: bool = False) -> Any:
+        self.threads.append(threading.current_thread().name)
+        if "prefetch" in self.threads[-1]:
+            self.started.set()
+            assert self.gate.wait(timeout=10)
+        return super().encode(image, local)
+
+
+def gated(**overrides: Any) -> tuple[Segmenter, GatedBackend]:
+    plain = make_segmenter(**{"crop": CROP, **overrides})
+    backend = GatedBackend(plain.bundle.manifest, echo=True)
+    return Segmenter(plain.bundle, backend, prefetch=True), backend
+
+
+def script(session: Session, seed: int, pause: Callable[[], None], steps: int = 25) -> Iterator[tuple]:
+    """Random operations; after each all that a caller can see."""
+    rng = np.random.default_rng(seed)
+    width, height = session._image_size
+    for _ in range(steps):
+        choice = int(rng.integers(9))
+        point = int(rng.integers(width)), int(rng.integers(height)), bool(rng.integers(4))
+        try:
+            if choice <= 4:
+                session.click(*point)
+            elif choice == 5:
+                session.undo()
+            elif choice == 6:
+                session.redo()
+            elif choice == 7:
+                session.remove(0)
+            else:
+                session = session.fork()
+        except ClickmaskError as error:
+            yield (str(error),)
+        pause()
+        yield everything(session)
+
+
+@pytest.mark.parametrize("kind", ["fbrs", "paper", "stable", "global_to_local", "none"])
+@pytest.mark.parametrize("wait", [True, False])
+def test_masks_are_the_same_with_and_without(kind: str, wait: bool) -> None:
+    image, crop = make_image(300, 200), {**CROP, "kind": kind, "start_click": 2}
+    segmenter, _ = gated(crop=crop)
+    with segmenter:
+        pause = segmenter.prefetcher.settle if wait else (lambda: None)
+        ahead = list(script(segmenter.session(image), 3, pause))
+        plain = list(script(segmenter.session(image, prefetch=False), 3, lambda: None))
+    assert ahead == plain
+
+
+def test_masks_of_the_default_engine_are_the_same_with_and_without() -> None:
+    image = np.kron(make_image(16, 12), np.ones((30, 30, 1), np.uint8))
+    with Segmenter.load(device="cpu") as segmenter:
+        ahead = list(script(segmenter.session(image), 5, lambda: time.sleep(0.005), steps=12))
+        plain = list(script(segmenter.session(image, prefetch=False), 5, lambda: None, steps=12))
+        features = segmenter.session(image, size=384, prefetch=False)
+        gc.collect()
+        before = segmenter.crops.nbytes
+        features.click(10, 10)
+        held = segmenter.crops.nbytes - before
+        native = segmenter.backend.pixel_diffusion == "native"
+    assert ahead == plain
+    # image 3, features 32 / 4 + 64 / 16 + 128 / 64 + 192 / 256 floats a pixel; the kernel's affinities
+    assert held == 384 * 384 * ((3 + 8 + 4 + 2 + 0.75) * 4 + 81 * native)
+
+
+def test_the_first_view_and_every_foreseeable_crop_are_encoded_in_the_background() -> None:
+    segmenter, backend = gated()
+    with segmenter:
+        session = segmenter.session(make_image(300, 200))
+        segmenter.prefetcher.settle()
+        assert backend.ahead == 1
+        for click in ((150, 100), (160, 100), (158, 110), (150, 95)):  # near each other: inside the crop
+            session.click(*click)
+            segmenter.prefetcher.settle()
+        assert session.crop != WHOLE
+        assert backend.ahead == len(backend.threads)
+        session.click(20, 20)  # far outside: nobody could know
+        assert backend.ahead == len(backend.threads) - 1
+
+
+@pytest.mark.parametrize("kind", ["fbrs", "paper", "stable"])
+def test_only_a_positive_click_outside_the_mask_s_box_is_unforeseeable(kind: str) -> None:
+    segmenter, backend = gated(crop={**CROP, "kind": kind})
+    rng = np.random.default_rng(0)
+    with segmenter:
+        session = segmenter.session(make_image(300, 200))
+        segmenter.prefetcher.settle()
+        session.click(150, 100)
+        for number in range(12):
+            segmenter.prefetcher.settle()
+            x, y, width, height = session.bbox()
+            if number % 3:
+                session.click(int(rng.integers(x, x + width)), int(rng.integers(y, y + height)))
+            else:
+                session.click(int(rng.integers(300)), int(rng.integers(200)), positive=False)
+        assert len(backend.threads) == backend.ahead > 1
+
+
+def test_no_crop_is_encoded_twice() -> None:
+    counts = []
+    for prefetch in (True, False):
+        segmenter, backend = gated()
+        with segmenter:
+            session = segmenter.session(make_image(300, 200), prefetch=prefetch)
+            for click in ((150, 100), (160, 100), (158, 110), (150, 95)):
+                session.click(*click)
+                segmenter.prefetcher.settle()
+            counts.append(backend.encode_calls)
+    assert counts[0] == counts[1] == 2
+
+
+@pytest.mark.parametrize(("load", "session"), [(False, None), (True, False)])
+def test_it_can_be_switched_off(load: bool, session: bool | None) -> None:
+    segmenter, backend = gated()
+    segmenter.prefetch = load
+    with segmenter:
+        begun = segmenter.session(make_image(300, 200), prefetch=session)
+        begun.click(150, 100)
+        begun.fork().click(160, 100)
+        assert segmenter.prefetcher._thread is None
+        assert backend.ahead == 0
+
+
+def test_where_no_thread_can_be_started_clicks_encode_for_themselves(monkeypatch: Any) -> None:
+    def refused(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    segmenter, backend = gated()
+    monkeypatch.setattr("clickmask.prefetch.threading.Thread.start", refused)
+    with segmenter:
+        session = segmenter.session(make_image(300, 200))
+        assert session.click(150, 100).any()
+        assert session.can_undo
+        segmenter.prefetcher.settle()
+        assert (len(backend.threads), backend.ahead) == (1, 0)
+
+
+def test_a_restored_session_can_be_told_not_to_encode_ahead() -> None:
+    image = make_image(300, 200)
+    segmenter, backend = gated()
+    with segmenter:
+        session = segmenter.session(image, prefetch=False)
+        session.click(150, 100)
+        restored = Session.from_json(segmenter, image, session.to_json(), prefetch=False)
+        np.testing.assert_array_equal(restored.mask, session.mask)
+        assert segmenter.prefetcher._thread is None
+        again = Session.from_json(segmenter, image, session.to_json())
+        segmenter.prefetcher.settle()
+        assert backend.ahead > 0
+        np.testing.assert_array_equal(again.mask, session.mask)
+
+
+def test_no_thread_before_the_first_session() -> None:
+    segmenter, _ = gated()
+    with segmenter:
+        segmenter.warmup()
+        segmenter.predict(make_image(300, 200), [(150, 100, True)])
+        assert segmenter.prefetcher._thread is None
+
+
+def test_a_click_waits_for_the_crop_that_is_being_encoded() -> None:
+    segmenter, backend = gated()
+    with segmenter:
+        backend.gate.clear()
+        session = segmenter.session(make_image(300, 200))
+        assert backend.started.wait(timeout=10)
+        clicking = threading.Thread(target=session.click, args=(150, 100))
+        clicking.start()
+        clicking.join(timeout=0.05)
+        assert clicking.is_alive()
+        backend.gate.set()
+        clicking.join(timeout=10)
+        assert not clicking.is_alive()
+        assert backend.ahead == len(backend.threads)
+
+
+def test_a_click_does_not_wait_for_another_crop() -> None:
+    segmenter, backend = gated()
+    with segmenter:
+        session = segmenter.session(make_image(300, 200))
+        session.click(150, 100)
+        segmenter.prefetcher.settle()
+        backend.gate.clear()
+        backend.started.clear()
+        session.reset()
+        other = segmenter.session(make_image(80, 80))
+        assert backend.started.wait(timeout=10)  # the other image, and it does not end
+        assert session.click(150, 100).any()
+        backend.gate.set()
+        assert other.click(10, 10).any()
+
+
+def test_what_has_not_begun_is_dropped_when_it_is_outdated() -> None:
+    segmenter, backend = gated()
+    with segmenter:
+        backend.gate.clear()
+        busy = segmenter.session(make_image(80, 80))
+        assert backend.started.wait(timeout=10)
+        session = segmenter.session(make_image(300, 200))  # queued behind it
+        session.click(150, 100)  # outdates that, and queues the next crop
+        session.click(20, 20)  # outdates this too
+        session.reset()
+        backend.gate.set()
+        segmenter.prefetcher.settle()
+        assert backend.ahead == 1
+        assert busy.click(10, 10).any()
+
+
+def test_errors_in_the_background_are_met_by_the_click_alone() -> None:
+    segmenter, backend = gated()
+    with segmenter:
+        backend.fail_encode = True
+        session = segmenter.session(make_image(300, 200))
+        segmenter.prefetcher.settle()
+        with pytest.raises(BackendError, match="encode broke"):
+            session.click(150, 100)
+        assert session.clicks == ()
+        backend.fail_encode = False
+        assert session.click(150, 100).any()
+        segmenter.prefetcher.settle()
+        assert backend.ahead == 2  # the thread lives on
+
+
+def test_global_to_local_has_the_whole_image_encoded() -> None:
+    segmenter, backend = gated(crop=GLOBAL_TO_LOCAL)
+    with segmenter:
+        session = segmenter.session(make_image(300, 200))
+        segmenter.prefetcher.settle()
+        session.click(150, 100)
+        assert [("prefetch" in name) for name in backend.threads] == [True, False]
+
+
+def test_nothing_is_foreseen_after_the_last_click() -> None:
+    segmenter, backend = gated(crop={**CROP, "kind": "paper"}, input={"max_clicks": 2})
+    with segmenter:
+        session = segmenter.session(make_image(300, 200))
+        session.click(150, 100)
+        session.click(250, 150)
+        segmenter.prefetcher.settle()
+        assert backend.encode_calls == 2
+
+
+def test_sessions_and_segmenters_are_collected_and_the_thread_ends() -> None:
+    segmenter, backend = gated()
+    sessions = [segmenter.session(make_image(300, 200, seed=i)) for i in range(5)]
+    for session in sessions:
+        session.click(150, 100)
+    segmenter.prefetcher.settle()
+    predictors = [weakref.ref(session._predictor) for session in sessions]
+    del sessions, session
+    gc.collect()
+    assert [ref() for ref in predictors] == [None] * 5
+    assert segmenter.crops.nbytes == 0
+    thread = segmenter.prefetcher._thread
+    assert thread is not None
+    del segmenter, backend
+    gc.collect()
+    thread.join(timeout=10)
+    assert not thread.is_alive()
+
+
+def test_a_queued_session_can_be_dropped() -> None:
+    segmenter, backend = gated()
+    with segmenter:
+        backend.gate.clear()
+        busy = segmenter.session(make_image(80, 80))
+        assert backend.started.wait(timeout=10)
+        queued = segmenter.session(make_image(300, 200))
+        gone = weakref.ref(queued._predictor)
+        del queued
+        gc.collect()
+        assert gone() is None
+        backend.gate.set()
+        segmenter.prefetcher.settle()
+        assert backend.ahead == 1
+        del busy
+
+
+def test_close_ends_the_thread_and_later_clicks_say_so() -> None:
+    segmenter, _ = gated()
+    session = segmenter.session(make_image(300, 200))
+    session.click(150, 100)
+    thread = segmenter.prefetcher._thread
+    segmenter.close()
+    segmenter.close()
+    assert thread is not None
+    assert not thread.is_alive()
+    with pytest.raises(BackendError, match=r"after close\(\)"):
+        session.click(20, 20)
+
+
+def test_the_interpreter_ends_while_crops_are_being_encoded() -> None:
+    program = (
+        "import numpy as np; from clickmask import Segmenter; s = Segmenter.load(device='cpu');"
+        "k = [s.session(np.zeros((400, 400, 3), np.uint8)) for _ in range(4)]; print('done')"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", program], capture_output=True, text=True, timeout=60
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "done\n", "")
+
+
+def test_many_sessions_on_many_threads() -> None:
+    segmenter, _ = gated()
+    failures: list[BaseException] = []
+
+    def annotate(seed: int) -> None:
+        try:
+            image = make_image(300, 200, seed=seed)
+            ahead = list(script(segmenter.session(image), seed, lambda: None, steps=10))
+            assert ahead == list(
+                script(segmenter.session(image, prefetch=False), seed, lambda: None, steps=10)
+            )
+        except BaseException as error:
+            failures.append(error)
+
+    with segmenter:
+        threads = [threading.Thread(target=annotate, args=(seed,)) for seed in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=60)
+    assert failures == []

@@ -1,0 +1,289 @@
+"""TorchScript's CUDA path on the CPU: streams are always done, and CUDA graphs are recorded operations.
+
+What is captured is replayed operation by operation into the same memory, as CUDA does. Nothing here says
+anything of a real GPU.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from bundles import DIFFUSION, expected_diffusion, expected_logits, make_bundle, prompt
+
+torch = pytest.importorskip("torch", reason="TorchScript needs torch")
+
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+
+from clickmask.backends import torchscript  # noqa: E402
+from clickmask.backends.lanes import LANES, Lanes  # noqa: E402
+from clickmask.backends.torch_lane import TorchLane  # noqa: E402
+from clickmask.backends.torchscript import TorchScriptBackend  # noqa: E402
+from clickmask.bundle import load_bundle  # noqa: E402
+from clickmask.errors import BackendError  # noqa: E402
+
+
+class Recorded:
+    """A CUDA graph: operations with their arguments and results."""
+
+    def __init__(self, counts: Counter[str]) -> None:
+        self.operations: list[tuple[Any, Any, Any, Any]] = []
+        self.counts = counts
+
+    def replay(self) -> None:
+        self.counts["replay"] += 1
+        for function, arguments, options, result in self.operations:
+            again = function(*arguments, **options)
+            if isinstance(result, torch.Tensor) and again is not result:
+                result.copy_(again)
+
+
+class Recorder(TorchDispatchMode):
+    def __init__(self, graph: Recorded) -> None:
+        super().__init__()
+        self.graph = graph
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        self.graph.operations.append((function, args, kwargs or {}, result))
+        return result
+
+
+class FakeTorch:
+    """The part of torch that ``TorchLane`` uses, without CUDA."""
+
+    float32 = torch.float32
+    isfinite = staticmethod(torch.isfinite)
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.refuses_capture = False
+        self.cuda = SimpleNamespace(
+            Stream=lambda _: SimpleNamespace(synchronize=lambda: self.counts.update(["synchronize"])),
+            graph_pool_handle=object,
+            CUDAGraph=lambda: Recorded(self.counts),
+            graph=self._graph,
+        )
+
+    def empty(self, shape: Any, dtype: Any, pin_memory: bool) -> Any:
+        assert pin_memory
+        return torch.empty(shape, dtype=dtype)
+
+    @contextmanager
+    def _graph(self, graph: Recorded, pool: Any, stream: Any, capture_error_mode: str) -> Iterator[None]:
+        assert pool is not None
+        assert stream is not None
+        assert capture_error_mode == "thread_local"
+        if self.refuses_capture:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        self.counts["capture"] += 1
+        with Recorder(graph):
+            yield
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeTorch:
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    return FakeTorch()
+
+
+@pytest.fixture
+def backend(fake: FakeTorch, tmp_path: Any, request: pytest.FixtureRequest) -> Any:
+    options = getattr(request, "param", {"encodes_once": True, "pixel_diffusion": DIFFUSION})
+    options |= {"input": {"sizes": [64, 96], "max_clicks": 8}}
+    bundle = load_bundle(make_bundle(tmp_path / "bundle", backends=("torchscript",), **options))
+    opened = TorchScriptBackend.open(bundle, bundle.manifest.artefacts[0], "cpu")
+    opened._lanes = Lanes(lambda: TorchLane(fake, "cpu"))
+    return opened
+
+
+def check(backend: Any, seed: int, size: int, slots: int, batch: int = 1) -> None:
+    image, clicks, mask = prompt(batch, size, slots, seed)
+    features = backend.encode(image)
+    for rows in (clicks, clicks[:, ::-1].copy()):
+        logits = expected_logits(image, rows, mask, encodes_once=True)
+        expected = expected_diffusion(image, rows, logits)
+        np.testing.assert_allclose(backend.decode(features, rows, mask), expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("warm", [False, True], ids=["cold", "warm"])
+def test_results_are_the_networks(backend: Any, fake: FakeTorch, warm: bool) -> None:
+    if warm:
+        backend.warmup()
+    fake.counts.clear()
+
+    for seed, (size, slots) in enumerate([(64, 4), (96, 8), (64, 8), (96, 4)]):
+        check(backend, seed, size, slots)
+    check(backend, 9, 64, 4, batch=3)
+
+    assert fake.counts["capture"] == 0
+    # Four warm shapes: an encoder each, then decoder and Pixel Diffusion for two clicks.
+    assert fake.counts["replay"] == (4 * (1 + 2 * 2) if warm else 0)
+
+
+def test_each_shape_is_captured_once_in_each_lane(backend: Any, fake: FakeTorch) -> None:
+    backend.warmup()
+    backend.warmup()
+
+    # 2 sizes: the encoder, and decoder and Pixel Diffusion with 4 and 8 rows.
+    assert fake.counts["capture"] == 2 * (1 + 2 * 2) * LANES
+
+
+def test_features_are_not_overwritten_by_the_next_encode(backend: Any) -> None:
+    backend.warmup()
+    first, second = prompt(1, 64, seed=1), prompt(1, 64, seed=2)
+    kept = backend.encode(first[0])
+    backend.encode(second[0])
+
+    logits = expected_logits(first[0], first[1], first[2], encodes_once=True)
+    expected = expected_diffusion(first[0], first[1], logits)
+    np.testing.assert_allclose(backend.decode(kept, *first[1:]), expected, rtol=0, atol=2e-6)
+
+
+def test_results_are_not_overwritten_by_the_next_click(backend: Any) -> None:
+    backend.warmup()
+    image, clicks, mask = prompt(1, 64)
+    features = backend.encode(image)
+    first = backend.decode(features, clicks, mask)
+    kept = first.copy()
+
+    backend.decode(features, clicks, np.zeros_like(mask))
+
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_what_cannot_be_captured_runs_without_a_graph(
+    backend: Any, fake: FakeTorch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake.refuses_capture = True
+
+    with caplog.at_level(logging.WARNING, "clickmask"):
+        backend.warmup()
+
+    assert (
+        "encoder runs without a CUDA graph, which costs launch time: operation not permitted" in caplog.text
+    )
+    check(backend, 0, 64, 4)
+    assert fake.counts["replay"] == 0
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [{"bias": float("nan")}, {"bias": float("inf"), "pixel_diffusion": DIFFUSION}],
+    ids=["plain", "diffusion"],
+    indirect=True,
+)
+def test_logits_that_are_not_finite_are_refused(backend: Any) -> None:
+    image, clicks, mask = prompt(1, 64)
+
+    with pytest.raises(BackendError, match="expected finite logits"):
+        backend.decode(backend.encode(image), clicks, mask)
+
+
+def test_join_and_split(backend: Any) -> None:
+    images = [prompt(1, 64, seed=seed)[0] for seed in range(3)]
+    whole = backend.join([backend.encode(image) for image in images])
+
+    assert whole.tensors["image"].shape == (3, 3, 64, 64)
+    for image, part in zip(images, backend.split(whole), strict=True):
+        np.testing.assert_array_equal(part.tensors["image"].numpy(), image)
+
+
+def test_many_threads_at_once(backend: Any) -> None:
+    backend.warmup()
+    wrong: list[BaseException] = []
+
+    def annotate(seed: int) -> None:
+        try:
+            for turn in range(3):
+                check(backend, 10 * seed + turn, (64, 96)[(seed + turn) % 2], (4, 8)[turn % 2])
+        except BaseException as exc:
+            wrong.append(exc)
+
+    threads = [threading.Thread(target=annotate, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    assert not wrong, wrong[0]
+
+
+def test_an_error_that_shows_at_the_end_of_a_call_is_a_backend_error(backend: Any, fake: FakeTorch) -> None:
+    backend.encode(prompt(1, 64)[0])
+
+    def broken() -> None:
+        raise RuntimeError("an illegal memory access was encountered")
+
+    fake.cuda.Stream = lambda _: SimpleNamespace(synchronize=broken)
+    backend._lanes = Lanes(lambda: TorchLane(fake, "cpu"))
+
+    for _ in range(LANES + 1):
+        with pytest.raises(BackendError, match="torchscript on cpu failed: an illegal memory access"):
+            backend.encode(prompt(1, 64)[0])
+
+
+def test_one_capture_at_a_time(fake: FakeTorch) -> None:
+    under_way, most = 0, 0
+    plain = fake.cuda.graph
+
+    @contextmanager
+    def counted(*arguments: Any, **options: Any) -> Iterator[None]:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        time.sleep(0.02)
+        with plain(*arguments, **options):
+            yield
+        under_way -= 1
+
+    def capture() -> None:
+        lane = TorchLane(fake, "cpu")
+        lane.warming = True
+        lane.run("network", torch.sin, (torch.zeros(3),))
+
+    fake.cuda.graph = counted
+    threads = [threading.Thread(target=capture) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+
+    assert (most, fake.counts["capture"]) == (1, 3)
+
+
+@pytest.mark.parametrize(("device", "place"), [("cuda", "cuda:0"), ("cuda:1", "cuda:1")])
+def test_a_device_without_a_number_is_the_first_in_every_thread(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, device: str, place: str
+) -> None:
+    made: list[str] = []
+
+    class Lane:
+        def __init__(self, _torch: Any, device: str) -> None:
+            made.append(device)
+            raise RuntimeError("no such device")
+
+    monkeypatch.setattr(torchscript, "TorchLane", Lane)
+    manifest = load_bundle(make_bundle(tmp_path / "bundle", backends=("torchscript",))).manifest
+    backend = TorchScriptBackend(manifest, {}, device, "a test")
+
+    with pytest.raises(BackendError, match=f"torchscript on {device} failed: no such device"):
+        backend.encode(prompt(1, 64)[0])
+    with pytest.raises(BackendError, match="no such device"):
+        backend.warmup()
+    assert made == [place] * 2
+
+
+def test_after_close(backend: Any) -> None:
+    backend.close()
+
+    with pytest.raises(BackendError, match=r"after close\(\)"):
+        backend.encode(prompt(1, 64)[0])
