@@ -12,6 +12,7 @@ import platform
 import statistics
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,13 +26,14 @@ _ROOT = Path(__file__).resolve().parents[1]
 for _room in ("export", "models", "sdk"):  # a clone works without being installed
     sys.path.insert(0, str(_ROOT / _room))
 
+from clickmask.backends.click_rows import by_label  # noqa: E402
 from clickmask.encode import click_slots  # noqa: E402
 from clickmask_export.onnx_graph import OPSET, quiet  # noqa: E402
 from clickmask_models.click_maps import ClickMapConfig, click_maps  # noqa: E402
 from clickmask_models.feature_diffusion import FeatureDiffusion, FeatureDiffusionConfig  # noqa: E402
 
 _SIDE, _CHANNELS = 64, 128  # 512 px at stride 8: 4096 positions
-_CLICKS = (1, 4, 8, 16, 20, 50)
+_CLICKS = (1, 2, 5, 10, 20, 50)
 _SPREAD = 5.0  # standard deviation of the affinities: at which a click outweighs some hundred positions
 _TEXT = """\
 # Feature Diffusion: dense and sparse
@@ -41,17 +43,18 @@ branches) at {positions} positions of {channels} channels, as at 512 px and stri
 standard deviation of {spread:g}. ONNX Runtime {runtime}, {threads} threads, {machine}; both forms in turn,
 {rounds} rounds, in one process. Written by `python export/benchmark_fdm.py --threads {threads}`.
 
-Keys of the sparse form are the cells of the 9 x 9 windows around the click slots (clicks are padded to
-4, 8, 16, ... rows) and one that stands for all other cells; the dense form has {positions}. Errors are the
+Half of the clicks are positive, at random places. Keys of the sparse form are, for each branch, the cells of
+the 9 x 9 windows around the rows of its own clicks (1, 2, 3, 4, 6, 8, ... of either label, as many as the
+more frequent needs) and one that stands for all other cells; the dense form has {positions}. Errors are the
 largest, of what the module adds to its input, relative to the root mean square of that, from the explicit
 matrices in float64, where S is not cut off at the windows.
 
-| clicks | slots | keys | dense, ms: median (least) | sparse, ms | faster | error, dense | error, sparse |
+| clicks | rows | keys | dense, ms: median (least) | sparse, ms | faster | error, dense | error, sparse |
 |--:|--:|--:|--:|--:|--:|--:|--:|
 {rows}
 
-Keys grow with the slots, so the gain shrinks with the clicks; from 64 slots on, windows list more cells than
-there are positions, and the dense form is as cheap. `--fdm` decides at export; nothing switches by itself.
+Keys grow with the rows, so the gain shrinks with the clicks; beyond 32 rows windows list more cells than
+there are positions. `--fdm` decides at export; nothing switches by itself (decision 0014).
 """
 
 
@@ -63,6 +66,8 @@ class _Block(nn.Module):
         self.module = module
 
     def forward(self, x: Tensor, clicks: Tensor) -> Tensor:
+        if clicks.ndim == 4:  # by label, for the sparse form
+            clicks = torch.cat(clicks.unbind(dim=1), dim=1)
         sources = click_maps(clicks, x.shape[2], x.shape[3], ClickMapConfig("gaussian", 1.0))
         return self.module(x, sources.to(x.dtype), clicks).features
 
@@ -71,7 +76,7 @@ class _Row(NamedTuple):
     """Milliseconds of each round and largest error, of the dense form and of the sparse one."""
 
     clicks: int
-    slots: int
+    rows: int
     times: tuple[list[float], list[float]]
     errors: tuple[float, float]
 
@@ -114,9 +119,11 @@ def _make(threads: int) -> tuple[_Block, list[onnxruntime.InferenceSession]]:
 
 
 def _session(block: _Block, threads: int) -> onnxruntime.InferenceSession:
-    example = (torch.randn(1, _CHANNELS, _SIDE, _SIDE), torch.rand(1, 5, 3))
+    shape = (1, 2, 5, 3) if block.module.sparse else (1, 5, 3)
+    example = (torch.randn(1, _CHANNELS, _SIDE, _SIDE), torch.rand(shape))
     with torch.no_grad(), quiet():
-        program = torch.export.export(block, example, dynamic_shapes=({}, {1: Dim("M", max=128)}))
+        dimensions = {len(shape) - 2: Dim("M", min=1, max=128)}
+        program = torch.export.export(block, example, dynamic_shapes=({}, dimensions))
         model = torch.onnx.export(
             program, dynamo=True, opset_version=OPSET, input_names=["x", "clicks"], verbose=False
         )
@@ -130,21 +137,24 @@ def _session(block: _Block, threads: int) -> onnxruntime.InferenceSession:
 def _measure(
     sessions: list[onnxruntime.InferenceSession], block: _Block, x: Tensor, count: int, rounds: int
 ) -> _Row:
-    slots = click_slots(count, 128)
-    clicks = torch.full((1, slots, 3), -1.0)
+    clicks = torch.full((1, click_slots(count, 128), 3), -1.0)
     clicks[0, :count, :2] = torch.rand(count, 2, generator=torch.Generator().manual_seed(count)) * (_SIDE - 1)
-    clicks[0, :count, 2] = torch.arange(count) % 2
-    feeds = {"x": x.numpy(), "clicks": clicks.numpy()}
+    clicks[0, :count, 2] = 1 - torch.arange(count) % 2
+    apart = by_label(clicks.numpy())
+    runs = [
+        partial(session.run, None, {"x": x.numpy(), "clicks": given})
+        for session, given in zip(sessions, (clicks.numpy(), apart), strict=True)
+    ]
     exact = _exact(block.module, x, clicks)
-    errors = [np.abs(session.run(None, feeds)[0] - x.numpy() - exact).max() for session in sessions]
+    errors = [np.abs(run()[0] - x.numpy() - exact).max() for run in runs]
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds):
-        for session, found in zip(sessions, times, strict=True):
+        for run, found in zip(runs, times, strict=True):
             begin = time.perf_counter()
-            session.run(None, feeds)
+            run()
             found.append(1000 * (time.perf_counter() - begin))
     size = np.sqrt(np.square(exact).mean())
-    return _Row(count, slots, times, (errors[0] / size, errors[1] / size))
+    return _Row(count, apart.shape[2], times, (errors[0] / size, errors[1] / size))
 
 
 def _exact(module: FeatureDiffusion, x: Tensor, clicks: Tensor) -> np.ndarray:
@@ -168,7 +178,7 @@ def _line(row: _Row) -> str:
     ratio = statistics.median(row.times[0]) / statistics.median(row.times[1])
     errors = " | ".join(f"{error:.1e}" for error in row.errors)
     return (
-        f"| {row.clicks} | {row.slots} | {81 * row.slots + 1} | {dense} | {sparse} | {ratio:.1f} | {errors} |"
+        f"| {row.clicks} | {row.rows} | {81 * row.rows + 1} | {dense} | {sparse} | {ratio:.1f} | {errors} |"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -13,18 +14,25 @@ from torch import nn
 from clickmask.backends import open_backend
 from clickmask.backends.diffusion import Place, choose
 from clickmask.bundle import Bundle
+from clickmask.engine_facts import MAX_BATCH
 from clickmask.manifest import Artefact, Parity
+from clickmask.manifest import Precision as ArtefactPrecision
 from clickmask_export import graph_lint
 from clickmask_export.bundle_writer import draft_bundle, read_back, write_artefact, write_manifest
-from clickmask_export.errors import BuildError
+from clickmask_export.calibration import Calibration, held_cases, load_calibration
+from clickmask_export.errors import BuildError, RecipeError
 from clickmask_export.graphs import LOCAL_NETWORK, Graph, Precision, diffusion_graph, make_graphs
+from clickmask_export.int8_gate import compare_int8
 from clickmask_export.networks import check_strategy, open_networks, with_sparse_keys
 from clickmask_export.onnx_graph import OPSET, export_onnx, serialise
 from clickmask_export.parity_cases import Case, load_photo, make_cases
 from clickmask_export.progress import Progress
+from clickmask_export.quantization import quantised
 from clickmask_export.recipes import Overrides, Recipe, make_recipe
 from clickmask_export.staging import check_place, staged
 from clickmask_export.targets import Target, TargetName, find_target
+from clickmask_export.tensorrt_options import PlanOptions
+from clickmask_export.tensorrt_plans import make_plans
 from clickmask_export.torchscript import export_torchscript, is_half
 from clickmask_export.verify import Array, Reference, compare, cuts_something, worst
 from clickmask_models.pixel_diffusion import PixelDiffusion
@@ -41,6 +49,8 @@ class Request:
         local_checkpoint: of a second network, for the crop of the global-to-local strategy.
         targets: runtimes to make an artefact for.
         precision: of the network's body.
+        calibration: a folder of photographs, for int8 and only for it.
+        plan: choices for TensorRT.
         fdm: form of Feature Diffusion in the graph; see docs/benchmarks/fdm.md.
         overrides: what of the preset is changed.
         force: whether a bundle at ``output`` may be replaced.
@@ -52,11 +62,18 @@ class Request:
     checkpoint_index: int | None = None
     local_checkpoint: Path | None = None
     targets: Sequence[TargetName] = ("onnxruntime",)
-    precision: Precision = "fp32"
+    precision: ArtefactPrecision = "fp32"
+    calibration: Path | None = None
+    plan: PlanOptions = field(default_factory=PlanOptions)
     fdm: Literal["dense", "sparse"] = "dense"
     overrides: Overrides = field(default_factory=Overrides)
     force: bool = False
     parity_image: Path | None = None
+
+    @property
+    def body(self) -> Precision:
+        """What the body is exported in; int8 is made of a float32 export."""
+        return "fp16" if self.precision == "fp16" else "fp32"
 
 
 def build(request: Request, progress: Progress) -> dict[str, Mapping[str, Parity]]:
@@ -71,6 +88,7 @@ def build(request: Request, progress: Progress) -> dict[str, Mapping[str, Parity
     targets = [find_target(name, request.precision) for name in dict.fromkeys(request.targets)]
     check_place(request.output, force=request.force)
     photo = load_photo(request.parity_image)
+    calibration = _calibration(request)
     networks = open_networks(request.checkpoint, request.checkpoint_index, request.local_checkpoint, progress)
     recipe = make_recipe(next(iter(networks.values())), request.overrides)
     check_strategy(networks, recipe)
@@ -82,10 +100,16 @@ def build(request: Request, progress: Progress) -> dict[str, Mapping[str, Parity
     diffusion = None if recipe.pixel_diffusion is None else PixelDiffusion(recipe.pixel_diffusion).eval()
     with staged(request.output, force=request.force) as folder:
         graphs = _graphs(request, networks, diffusion, recipe.flip)
-        artefacts = tuple(_make(folder, target, request.precision, graphs, progress) for target in targets)
+        artefacts = tuple(
+            _make(folder, target, request, graphs, calibration, recipe, progress) for target in targets
+        )
         specs = {graph.name: graph.spec for graph in graphs}
         draft = draft_bundle(folder, request.checkpoint, request.local_checkpoint, recipe, specs, artefacts)
-        cases = list(make_cases(recipe.input, photo))
+        cases = (
+            list(make_cases(recipe.input, photo))
+            if calibration is None
+            else held_cases(calibration.held, recipe.input)
+        )
         references = {
             name: _reference(name, Reference(network, diffusion, recipe.flip), cases, recipe, progress)
             for name, network in networks.items()
@@ -93,13 +117,12 @@ def build(request: Request, progress: Progress) -> dict[str, Mapping[str, Parity
         parities = {}
         for target in targets:
             with progress.stage(f"compare {target.backend} with torch on {target.verified_on}"):
-                found = _verify(draft, target, cases, references, request.precision, progress)
-            parities[target.backend] = found
+                parities[target.backend] = _verify(draft, target, cases, references, request, progress)
         with progress.stage("write the manifest, read the bundle back and run it"):
             write_manifest(draft, parities)
             finished = read_back(folder)
             for target in targets:
-                _verify(finished, target, cases[:1], references, request.precision, progress)
+                _verify(finished, target, cases[:1], references, request, progress)
     return parities
 
 
@@ -109,23 +132,44 @@ def _graphs(
     graphs: list[Graph] = []
     for name, network in networks.items():
         body = with_sparse_keys(network) if request.fdm == "sparse" else network
-        graphs += make_graphs(body, flip=flip, precision=request.precision, name=name)
+        graphs += make_graphs(body, flip=flip, precision=request.body, name=name)
     return graphs if diffusion is None else [*graphs, diffusion_graph(diffusion)]
 
 
+def _calibration(request: Request) -> Calibration | None:
+    if (request.precision == "int8") != (request.calibration is not None):
+        raise RecipeError(
+            "--precision int8 and --calibration belong together: the ranges of 8-bit integers are measured "
+            "on photographs; give both or neither"
+        )
+    return None if request.calibration is None else load_calibration(request.calibration)
+
+
 def _make(
-    folder: Path, target: Target, precision: Precision, graphs: Sequence[Graph], progress: Progress
+    folder: Path,
+    target: Target,
+    request: Request,
+    graphs: Sequence[Graph],
+    calibration: Calibration | None,
+    recipe: Recipe,
+    progress: Progress,
 ) -> Artefact:
     contents = {}
     for graph in graphs:
         with progress.stage(f"export the {graph.name} for {target.backend}"):
-            contents[graph.name] = _export(graph, target, precision)
-    return write_artefact(folder, target, precision, contents)
+            contents[graph.name] = _export(graph, target, request.body)
+    if calibration is not None:
+        contents = quantised(contents, recipe.input, calibration, recipe.threshold, target.backend, progress)
+    if target.backend != "tensorrt":
+        return write_artefact(folder, target, request.precision, contents)
+    plans = make_plans(graphs, contents, recipe.input, request.precision, request.plan, progress)
+    weights = contents if request.plan.strip_weights else {}
+    return write_artefact(folder, target, request.precision, plans.files, plans.facts, weights)
 
 
 def _export(graph: Graph, target: Target, precision: Precision) -> bytes:
     """The file of one graph, linted."""
-    if target.backend == "onnxruntime":
+    if target.backend != "torchscript":
         model = export_onnx(graph)
         graph_lint.check(model, graph.spec, OPSET, precision, graph.name)
         return serialise(model)
@@ -156,27 +200,32 @@ def _verify(
     target: Target,
     cases: Sequence[Case],
     references: Mapping[str, Sequence[Array]],
-    precision: Precision,
+    request: Request,
     progress: Progress,
 ) -> Mapping[str, Parity]:
     """Runs an artefact through the backend that will run it, in every way that it can run here.
 
     Of two networks, and of Pixel Diffusion's graph and its fused kernel, the worse counts.
     """
+    most = request.plan.max_batch if target.backend == "tensorrt" else MAX_BATCH
+    fitting = [number for number, case in enumerate(cases) if len(case.image) <= most]
+    judge = compare_int8 if request.precision == "int8" else partial(compare, precision=request.precision)
     found: dict[str, Parity] = {}
     for place in _places(bundle, target):
         with closing(
-            open_backend(bundle, target.backend, target.verified_on, pixel_diffusion=place)
+            # A plan may carry the code of its lean runtime; this one was just made here.
+            open_backend(
+                bundle, target.backend, target.verified_on, pixel_diffusion=place, trust_host_code=True
+            )
         ) as backend:
             for name, right in references.items():
-                one = compare(
-                    cases,
-                    right[: len(cases)],
+                one = judge(
+                    [cases[number] for number in fitting],
+                    [right[number] for number in fitting],
                     backend,
                     local=name == LOCAL_NETWORK,
-                    precision=precision,
                     threshold=bundle.manifest.threshold,
-                    step=lambda done: progress.step(done, len(cases)),
+                    step=lambda done: progress.step(done, len(fitting)),
                 )
                 found = {kind: worst(found.get(kind, parity), parity) for kind, parity in one.items()}
     return found

@@ -14,21 +14,39 @@ from dataclasses import replace
 from pathlib import Path
 
 from clickmask.bundle import Bundle
-from clickmask.manifest import Artefact, ArtefactFile, Checkpoint, GraphSpec, Manifest, Parity, Source
+from clickmask.engine_facts import EngineFacts
+from clickmask.manifest import (
+    Artefact,
+    ArtefactFile,
+    Checkpoint,
+    GraphSpec,
+    Manifest,
+    Parity,
+    Precision,
+    Source,
+)
 from clickmask_export.errors import OutputError
-from clickmask_export.graphs import Precision
 from clickmask_export.onnx_graph import OPSET
 from clickmask_export.recipes import Recipe, describe_diffusion
 from clickmask_export.staging import UNVERIFIED
 from clickmask_export.targets import Target
 
 _SUFFIX = {"onnxruntime": "onnx", "torchscript": "ts", "tensorrt": "plan"}
-_TOOLS = {"onnxruntime": ("torch", "onnx", "onnxscript", "onnxruntime"), "torchscript": ("torch",)}
+_TOOLS = {
+    "onnxruntime": ("torch", "onnx", "onnxscript", "onnxruntime"),
+    "torchscript": ("torch",),
+    "tensorrt": ("torch", "onnx", "onnxscript"),  # its own version is one of the engine's facts
+}
 _CHUNK = 1 << 20
 
 
 def write_artefact(
-    folder: Path, target: Target, precision: Precision, contents: Mapping[str, bytes]
+    folder: Path,
+    target: Target,
+    precision: Precision,
+    contents: Mapping[str, bytes],
+    engine: EngineFacts | None = None,
+    weights: Mapping[str, bytes] | None = None,
 ) -> Artefact:
     """Writes the files of an artefact and describes them; its parity is still empty.
 
@@ -37,20 +55,21 @@ def write_artefact(
         target: what it is for.
         precision: of its body, as proven.
         contents: graph name to the bytes of its file.
+        engine: what is known of TensorRT plans.
+        weights: graph name to the ONNX file that a plan without weights is refitted from.
     """
-    files = {}
-    for graph, data in contents.items():
-        path = folder / f"{graph}.{_SUFFIX[target.backend]}"
-        path.write_bytes(data)
-        files[graph] = ArtefactFile(path.name, hashlib.sha256(data).hexdigest(), len(data))
+    suffix = _SUFFIX[target.backend]
+    files = {graph: _write(folder / f"{graph}.{suffix}", data) for graph, data in contents.items()}
     return Artefact(
         backend=target.backend,
         precision=precision,
         device=target.device,
         files=files,
         parity={},
-        opset=OPSET if target.backend == "onnxruntime" else None,
+        opset=None if target.backend == "torchscript" else OPSET,
         tools={tool: _version(tool) for tool in _TOOLS[target.backend]},
+        engine=engine,
+        weights={graph: _write_weights(folder, graph, data) for graph, data in (weights or {}).items()},
     )
 
 
@@ -107,12 +126,25 @@ def read_back(folder: Path) -> Bundle:
     path = folder / UNVERIFIED
     bundle = Bundle(folder, Manifest.from_json(path.read_bytes(), str(path)))
     for artefact in bundle.manifest.artefacts:
-        for graph, file in artefact.files.items():
-            if _sha256(bundle.file(artefact, graph)) != file.sha256:
+        for file in artefact.all_files:
+            if _sha256(folder / file.path) != file.sha256:
                 raise OutputError(
                     f"{file.path} differs on the disk from what was written: check {folder.parent}"
                 )
     return bundle
+
+
+def _write(path: Path, data: bytes) -> ArtefactFile:
+    path.write_bytes(data)
+    return ArtefactFile(path.name, hashlib.sha256(data).hexdigest(), len(data))
+
+
+def _write_weights(folder: Path, graph: str, data: bytes) -> ArtefactFile:
+    """An ONNX artefact's file of the same bytes serves; else one of its own."""
+    path = folder / f"{graph}.{_SUFFIX['onnxruntime']}"
+    if not path.is_file() or path.read_bytes() != data:
+        path = folder / f"{graph}.weights.{_SUFFIX['onnxruntime']}"
+    return _write(path, data)
 
 
 def _source(checkpoint: Path, local: Path | None) -> Source:

@@ -7,12 +7,14 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import NoReturn
 
 from clickmask.errors import ClickmaskError
 from clickmask_export.errors import BuildError
 from clickmask_export.progress import Progress
+from clickmask_export.tensorrt_options import PlanOptions
 
 _DESCRIPTION = """\
 Build an engine bundle: a folder with everything that clickmask needs to run a network, and nothing else.
@@ -29,6 +31,10 @@ examples:
   python export/build_engine.py --checkpoint cdnet.safetensors --preset official --size 384 \\
       --target onnxruntime --target torchscript --output engines/cdnet
       ONNX and TorchScript side by side, the published code's settings, one input size
+
+  python export/build_engine.py --checkpoint engines/default.safetensors --output engines/gpu \\
+      --target tensorrt --target onnxruntime --precision fp16
+      TensorRT plans for the GPU of this machine, and ONNX for where they do not load
 
   python export/build_engine.py --checkpoint coarse.pth --local-checkpoint fine.pth --output engines/csfp
       a public checkpoint as it was downloaded, with the second network that sees the crop
@@ -54,6 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add_places(parser)
     _add_artefacts(parser.add_argument_group("what to build"))
+    _add_plan(parser.add_argument_group("TensorRT plans (with --target tensorrt; see docs/tensorrt.md)"))
     _add_use(parser.add_argument_group("how the network will be used (default: as its preset says)"))
     parser.add_argument_group("checks").add_argument(
         "--parity-image",
@@ -107,9 +114,17 @@ def _add_artefacts(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--precision",
-        choices=("fp32", "fp16"),
+        choices=("fp32", "fp16", "int8"),
         default="fp32",
-        help="of the network's body; fp16 is for GPUs, and what would break in it stays fp32 (default: fp32)",
+        help="of the network's body; fp16 is for GPUs, and what would break in it stays fp32; int8 needs "
+        "--calibration and quantises the convolutions (default: fp32)",
+    )
+    group.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FOLDER",
+        help="photographs like those the network will see, at least 16 and better 100, for --precision int8: "
+        "ranges are measured on three quarters of them, and masks compared on the others",
     )
     group.add_argument(
         "--fdm",
@@ -120,6 +135,74 @@ def _add_artefacts(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def _add_plan(group: argparse._ArgumentGroup) -> None:
+    """Options named as ``PlanOptions``' fields; those not given are None and keep its defaults."""
+    _add_builder(group)
+    _add_compatibility(group)
+
+
+def _add_builder(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--max-batch", type=int, metavar="N", help="most images of one call, 1 to 1024 (default: 8)"
+    )
+    group.add_argument(
+        "--workspace",
+        dest="workspace_mib",
+        type=int,
+        metavar="MIB",
+        help="most scratch memory that a kernel may use (default: 2048)",
+    )
+    group.add_argument(
+        "--optimization-level",
+        dest="optimisation_level",
+        type=int,
+        metavar="0-5",
+        help="how long the builder looks for faster kernels (default: 3)",
+    )
+    group.add_argument(
+        "--tf32",
+        action="store_true",
+        default=None,
+        help="let float32 parts compute in TF32, which has the mantissa of half precision (default: no)",
+    )
+    group.add_argument(
+        "--timing-cache",
+        type=Path,
+        metavar="FILE",
+        help="where measured kernel times are kept for the next build (default: a file for this version and "
+        "GPU below ~/.cache/clickmask)",
+    )
+
+
+def _add_compatibility(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--version-compatible",
+        action="store_true",
+        default=None,
+        help="plans that later versions of TensorRT load, and the lean runtime, somewhat slower",
+    )
+    group.add_argument(
+        "--exclude-lean-runtime",
+        dest="lean_runtime",
+        action="store_false",
+        default=None,
+        help="leave the code that later versions run them with out of version-compatible plans: they then "
+        "need that version's runtime, and no trust in code inside a plan",
+    )
+    group.add_argument(
+        "--hardware-compatible",
+        dest="hardware_compatibility",
+        choices=("none", "ampere_plus", "same_compute_capability"),
+        help="other GPUs that the plans load on, somewhat slower (default: none)",
+    )
+    group.add_argument(
+        "--strip-weights",
+        action="store_true",
+        default=None,
+        help="plans without weights, which are read from ONNX files beside them when they are loaded",
+    )
+
+
 def _add_use(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--preset",
@@ -127,8 +210,8 @@ def _add_use(group: argparse._ArgumentGroup) -> None:
         help="crop policy, input sizes, coordinates, flips and threshold by name: "
         "encode_once_mobilenet_v2; CDNet: paper, paper_resnet34, paper_resnet101, official; DeepLabV3+ of "
         "others: ritm_resnet34, fbrs_resnet34, fbrs_resnet50, fbrs_resnet101; ritm_hrnet18s, ritm_hrnet18, "
-        "ritm_hrnet32; csfp_official, csfp_paper, csfp_paper_resnet50, csfp_paper_resnet101 "
-        "(default: the one whose network the checkpoint has, or the only one of its family)",
+        "ritm_hrnet32; csfp_official, csfp_paper, csfp_paper_resnet50, csfp_paper_resnet101; "
+        "encode_once_csfp (default: the one whose network the checkpoint has, or the only one of its family)",
     )
     group.add_argument(
         "--size",
@@ -190,6 +273,7 @@ def _run(options: argparse.Namespace) -> None:
     from clickmask_export.recipes import Overrides
     from clickmask_export.verify import table
 
+    targets = options.target or ("onnxruntime",)
     overrides = Overrides(
         preset=options.preset,
         sizes=options.size,
@@ -202,8 +286,10 @@ def _run(options: argparse.Namespace) -> None:
         output=options.output,
         checkpoint_index=options.checkpoint_index,
         local_checkpoint=options.local_checkpoint,
-        targets=options.target or ("onnxruntime",),
+        targets=targets,
         precision=options.precision,
+        calibration=options.calibration,
+        plan=_plan(options, targets),
         fdm=options.fdm,
         overrides=overrides,
         force=options.force,
@@ -212,6 +298,16 @@ def _run(options: argparse.Namespace) -> None:
     parities = build(request, Progress())
     print(f"Difference from torch, worst of all sizes, clicks and masks:\n{table(parities)}")
     print(f"Wrote {options.output}")
+
+
+def _plan(options: argparse.Namespace, targets: Sequence[str]) -> PlanOptions:
+    names = [field.name for field in fields(PlanOptions)]
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if given and "tensorrt" not in targets:
+        raise BuildError(
+            "options of TensorRT plans are given, and no plan is to be built: add --target tensorrt"
+        )
+    return PlanOptions(**given)
 
 
 def _fail(message: str) -> int:

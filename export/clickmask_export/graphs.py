@@ -8,7 +8,9 @@ An early-fusion network is one graph; an encode-once network is two, and the enc
     pixel_diffusion:  image, clicks, logits                           -> diffused_logits
 
 A bundle of two early-fusion networks has a second graph like the first, ``local_network``. Pixel Diffusion is
-a graph of its own, so that a host can put its fused kernel there (decision 0013).
+a graph of its own, so that a host can put its fused kernel there (decision 0013). Where Feature Diffusion is
+in its sparse form, network and decoder take ``clicks_by_label``, (B, 2, M, 3), in place of ``clicks``: its
+work grows with the rows of a label (decision 0014).
 
 Flip averaging is inside the graph that gives the logits: it runs the image and its mirror image as one batch
 and averages. With flips, the encoder's features hold the mirrored image's in the second half of their
@@ -29,12 +31,14 @@ from clickmask.manifest import GraphSpec, TensorSpec
 from clickmask.manifest_graphs import TENSORS
 from clickmask_export.errors import RecipeError
 from clickmask_export.precision import in_half
+from clickmask_models.feature_diffusion import FeatureDiffusion
 
 Precision = Literal["fp32", "fp16"]
 
 NETWORK, LOCAL_NETWORK = "network", "local_network"
 
-_IMAGE, _CLICKS, _PREVIOUS_MASK, _LOGITS, _DIFFUSED_LOGITS = TENSORS.values()
+_IMAGE, _PREVIOUS_MASK, _CLICKS = TENSORS["image"], TENSORS["previous_mask"], TENSORS["clicks"]
+_LOGITS, _DIFFUSED_LOGITS = TENSORS["logits"], TENSORS["diffused_logits"]
 
 # Example extents: all different, none 0 or 1 (torch.export would bake those in), S a multiple of 32.
 EXAMPLE_BATCH, EXAMPLE_CLICKS, EXAMPLE_SIZE = 2, 3, 96
@@ -78,10 +82,10 @@ def make_graphs(
     """
     body = in_half(network) if precision == "fp16" else network
     dtype = torch.float16 if precision == "fp16" else torch.float32
-    mask = _previous_mask(network)
+    clicks, mask = _clicks(network), _previous_mask(network)
     if not hasattr(network, "encode"):
         module = NetworkGraph(body, flip, dtype).eval()
-        return (Graph(name, module, GraphSpec((_IMAGE, _CLICKS, *mask), (_LOGITS,))),)
+        return (Graph(name, module, GraphSpec((_IMAGE, clicks, *mask), (_LOGITS,))),)
     encoder = EncoderGraph(body, flip, dtype).eval()
     features = _feature_specs(encoder)
     decoder = DecoderGraph(body, flip, dtype, len(features), bool(mask)).eval()
@@ -89,7 +93,7 @@ def make_graphs(
     image = (_IMAGE,) if flip and not mask else ()
     return (
         Graph("encoder", encoder, GraphSpec((_IMAGE,), features)),
-        Graph("decoder", decoder, GraphSpec((*features, _CLICKS, *mask, *image), (_LOGITS,))),
+        Graph("decoder", decoder, GraphSpec((*features, clicks, *mask, *image), (_LOGITS,))),
     )
 
 
@@ -122,7 +126,7 @@ class NetworkGraph(nn.Module):
         if self.flip:
             inputs = (_with_mirror(image), _with_mirrored_clicks(clicks, image), _with_mirror(previous_mask))
         # Clicks stay float32: half precision has no half pixels beyond 512.
-        logits = self.network(inputs[0].to(self.dtype), inputs[1], inputs[2]).float()
+        logits = self.network(inputs[0].to(self.dtype), _in_rows(inputs[1]), inputs[2]).float()
         return _average(logits, clicks) if self.flip else logits
 
 
@@ -159,7 +163,7 @@ class DecoderGraph(nn.Module):
             frame = previous_mask if image is None else image  # make_graphs gives one
             inputs = (features, _with_mirrored_clicks(clicks, frame), _with_mirror(previous_mask))
         cast = tuple(f.to(self.dtype) for f in inputs[0])
-        logits = self.network.decode(cast, inputs[1], inputs[2]).float()
+        logits = self.network.decode(cast, _in_rows(inputs[1]), inputs[2]).float()
         return _average(logits, clicks) if self.flip else logits
 
 
@@ -175,8 +179,13 @@ def _with_mirror(planes: Tensor | None) -> Tensor | None:
     return None if planes is None else torch.cat([planes, planes.flip(-1)])
 
 
+def _in_rows(clicks: Tensor) -> Tensor:
+    """(B, 2, M, 3) -> (B, 2M, 3); (B, M, 3) stays."""
+    return clicks.flatten(1, -2)
+
+
 def _with_mirrored_clicks(clicks: Tensor, frame: Tensor) -> Tensor:
-    """(B, M, 3) -> (2B, M, 3): x becomes W - 1 - x; absent rows keep their label and so stay absent."""
+    """(B, ..., 3) -> (2B, ..., 3): x becomes W - 1 - x; absent rows keep their label and so stay absent."""
     mirrored_x = frame.shape[-1] - 1 - clicks[..., :1]
     return torch.cat([clicks, torch.cat([mirrored_x, clicks[..., 1:]], dim=-1)])
 
@@ -193,6 +202,11 @@ def _channels_to_mirror(features: Tensor) -> Tensor:
     batch, double, height, width = features.shape
     pair = features.reshape(batch, 2, double // 2, height, width).transpose(0, 1)
     return pair.reshape(2 * batch, double // 2, height, width)
+
+
+def _clicks(network: nn.Module) -> TensorSpec:
+    sparse = any(isinstance(m, FeatureDiffusion) and m.sparse for m in network.modules())
+    return TENSORS["clicks_by_label"] if sparse else _CLICKS
 
 
 def _previous_mask(network: nn.Module) -> tuple[TensorSpec, ...]:

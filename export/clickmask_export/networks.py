@@ -52,7 +52,8 @@ def check_strategy(networks: dict[str, nn.Module], recipe: Recipe) -> None:
 
 
 def with_sparse_keys(network: nn.Module) -> nn.Module:
-    """A copy of a network whose Feature Diffusion attends to the cells near clicks only.
+    """A copy of a network whose Feature Diffusion attends to the cells near clicks only, which must then come
+    by label.
 
     Raises:
         RecipeError: it has no Feature Diffusion, or one that would compute something else.

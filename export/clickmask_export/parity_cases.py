@@ -7,7 +7,7 @@ fixed batch only with two images, an overflow only on saturated ones.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -21,8 +21,10 @@ from clickmask_export.errors import BuildError
 
 Array = NDArray[np.float32]
 _FLAT_COLOUR = (0.25, 0.5, 0.75)
-# What still differs between two sizes that both have been tried: extents, and what is resized to them.
-_BETWEEN = ("textured", "letterboxed", "photograph")
+# Sets of clicks by image of the batch. Their number decides between branches where all else is flat too.
+_ALWAYS = (("several", "corners"), ("one",))
+_COUNTS = (("none",), ("all slots", "one"))
+_COUNTED = ("flat", "photograph")
 
 
 @dataclass(frozen=True)
@@ -64,20 +66,19 @@ def load_photo(path: Path | None) -> NDArray[np.uint8]:
 def make_cases(spec: InputSpec, photo: NDArray[np.uint8]) -> Iterator[Case]:
     """All cases of a bundle.
 
-    At the smallest size each kind of image is run alone and as a batch of two different ones, with every set
-    of clicks. Larger sizes cost more and differ in extents only: one image, with clicks inside and at the
-    corners and a previous mask; of every kind at the largest size, of three kinds at those between.
+    At the smallest size each kind of image is run alone and as a batch of two different ones, and two kinds
+    without clicks and with as many as there are slots. What larger sizes change is extents alone, and they
+    cost most: one image each, a collage, with clicks inside and at the corners and a previous mask.
     """
-    smallest, largest = spec.sizes[0], spec.sizes[-1]
-    for size in spec.sizes:
+    smallest, *larger = spec.sizes
+    sets = _click_sets(smallest, spec.max_clicks)
+    for kind, image in _images(smallest, spec, photo).items():
+        for names in (*_ALWAYS, *(_COUNTS if kind in _COUNTED else ())):
+            yield _case(kind, image, names, sets, spec)
+    for size in larger:
         sets = _click_sets(size, spec.max_clicks)
-        runs: list[tuple[str, ...]] = [("mixed",)]
-        if size == smallest:
-            runs = [("several", "corners"), ("one",), ("none",), ("all slots", "one")]
-        for kind, image in _images(size, spec, photo).items():
-            if size in (smallest, largest) or kind in _BETWEEN:
-                for clicks in runs:
-                    yield _case(kind, image, clicks, sets, spec)
+        case = _case("collage", _collage(size, spec, photo), ("mixed",), sets, spec)
+        yield replace(case, kind=f"collage, {size} px")
 
 
 def _case(
@@ -107,7 +108,7 @@ def _images(size: int, spec: InputSpec, photo: NDArray[np.uint8]) -> dict[str, A
         "saturated": lambda: _saturated(size),
         "letterboxed": lambda: _letterboxed(size, spec.pad),
         "one-pixel object": lambda: _one_pixel(size),
-        "noise": lambda: np.random.default_rng(1).random((3, size, size), np.float32),
+        "noise": lambda: _noise(size),
         "photograph": lambda: _photograph(size, spec, photo),
     }
     return {kind: make() for kind, make in makers.items()}
@@ -139,6 +140,18 @@ def _letterboxed(size: int, pad: tuple[float, ...]) -> Array:
     image = _textured(size)
     image[:, size // 2 :] = np.float32(pad).reshape(3, 1, 1)
     return image
+
+
+def _noise(size: int) -> Array:
+    return np.random.default_rng(1).random((3, size, size), np.float32)
+
+
+def _collage(size: int, spec: InputSpec, photo: NDArray[np.uint8]) -> Array:
+    """Four images of half the size: photograph and noise above, saturated and letterboxed below."""
+    half = size // 2
+    above = [_photograph(half, spec, photo), _noise(half)]
+    below = [_saturated(half), _letterboxed(half, spec.pad)]
+    return np.concatenate([np.concatenate(row, axis=2) for row in (above, below)], axis=1)
 
 
 def _one_pixel(size: int) -> Array:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+_BAR, _DETAIL = 24, 32  # characters
+
 
 class Progress:
     """Prints stages; on a terminal the line of the running stage also shows its steps.
@@ -42,6 +44,15 @@ class Progress:
         """Shows how far the running stage is; silent unless the stream is a terminal."""
         if self._is_terminal():
             self._print(f"{self._erase()}{self._clock()} {self._label} ... {done}/{total}", "")
+
+    def bar(self, share: float, detail: str) -> None:
+        """Shows a share in [0, 1] of the running stage, and what it is at; silent unless on a terminal."""
+        if self._is_terminal():
+            filled = round(share * _BAR)
+            bar = "#" * filled + "." * (_BAR - filled)
+            self._print(
+                f"{self._erase()}{self._clock()} {self._label} [{bar}] {share:4.0%} {detail[:_DETAIL]}", ""
+            )
 
     def _clock(self) -> str:
         return f"[{time.monotonic() - self._begin:6.1f} s]"

@@ -283,7 +283,7 @@ def test_progress_names_every_stage_with_its_seconds(make, monkeypatch, cached_e
     text = stream.getvalue()
     for stage in (
         "export the network for onnxruntime",
-        "run the checkpoint's network in torch on 35 cases",
+        "run the checkpoint's network in torch on 19 cases",
         "compare",
     ):
         assert stage in text

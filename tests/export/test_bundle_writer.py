@@ -66,10 +66,3 @@ def test_what_an_onnx_artefact_needs_is_missed_before_anything_slow_starts(monke
     monkeypatch.setattr(targets.importlib.util, "find_spec", lambda name: None if name == missing else name)
     with pytest.raises(TargetUnavailableError, match=rf"lacks {missing}: .*clickmask\[cpu,export\]"):
         find_target("onnxruntime", "fp32")
-
-
-def test_with_tensorrt_and_a_gpu_the_message_is_another(monkeypatch):
-    monkeypatch.setattr(targets.importlib.util, "find_spec", lambda name: name)
-    monkeypatch.setattr(targets.host, "cuda_devices", lambda: 1)
-    with pytest.raises(TargetUnavailableError, match="cannot build TensorRT plans yet"):
-        find_target("tensorrt", "fp16")

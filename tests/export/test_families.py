@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from public_families import FAMILIES
+from public_families import TESTED
 from skimage import data
 from torch_backend import torch_segmenter
 
@@ -23,14 +23,10 @@ from clickmask_models.public_checkpoints import open_checkpoint
 CLICKS = [(225, 120, 1), (400, 60, 0), (250, 420, 1), (60, 60, 0), (150, 380, 1), (450, 480, 0)]
 
 
-# The sparse form is compared with the dense network in torch, so that the dense bundle would prove less.
-PROVEN = [name for name in FAMILIES if name != "CDNet, paper"]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PROVEN)
+@pytest.mark.parametrize("name", TESTED)
 def test_a_checkpoint_file_becomes_a_bundle_that_cuts_the_masks_of_torch(name, tmp_path, shared, capsys):
-    family = FAMILIES[name]
+    family = TESTED[name]
     checkpoints = family.write(tmp_path, shared)
     opened = [open_checkpoint(path) for path in checkpoints]
     assert main(family.arguments(checkpoints, tmp_path / "engine", (family.test_size,))) == 0

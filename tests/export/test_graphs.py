@@ -6,9 +6,13 @@ import pytest
 import torch
 from export_stand_ins import EarlyFusion, EncodeOnce, flipped_average, inputs
 
+from clickmask.backends.click_rows import by_label
+from clickmask.manifest import TensorSpec
 from clickmask_export.errors import LintError, RecipeError
 from clickmask_export.graphs import diffusion_graph, make_graphs
+from clickmask_export.networks import with_sparse_keys
 from clickmask_export.precision import in_half
+from clickmask_models.cdnet import CDNet, CDNetConfig
 from clickmask_models.pixel_diffusion import PixelDiffusion, PixelDiffusionConfig
 
 
@@ -122,6 +126,29 @@ def test_clicks_reach_a_half_precision_body_in_float32():
     (graph,) = make_graphs(network, flip=False, precision="fp16")
     graph.module(*graph.example())
     assert seen == [(torch.float16, torch.float32)]
+
+
+@pytest.mark.parametrize(("flip", "precision", "tolerance"), [(True, "fp32", 1e-4), (False, "fp16", 0.05)])
+def test_sparse_feature_diffusion_takes_clicks_by_label_and_gives_the_same(flip, precision, tolerance):
+    torch.manual_seed(0)
+    network = CDNet(CDNetConfig(backbone="mobilenet_v2", channels=8, pixel_diffusion=None)).eval()
+    diffusion = network.feature_diffusion
+    with torch.no_grad():  # affinities and messages that count
+        for layer in (diffusion.theta, diffusion.phi, *(conv for conv, _ in diffusion.project)):
+            layer.weight.mul_(20)
+    image, clicks, _ = inputs(batch=2, clicks=7, size=256)  # 16 x 16 cells: windows of 9 leave most over
+    graphs = make_graphs(with_sparse_keys(network), flip=flip, precision=precision)
+    assert graphs[0].spec.inputs[1] == TensorSpec("clicks_by_label", "float32", ("B", 2, "M", 3))
+    with torch.no_grad():
+        apart = torch.from_numpy(by_label(clicks.numpy()))
+        got = graphs[0].module(image, apart)
+        expected, silent = (
+            flipped_average(network, image, rows, None) if flip else network(image, rows)
+            for rows in (clicks, torch.full_like(clicks, -1))
+        )
+    size = (expected - silent).abs().max()
+    assert size > 0.02 * expected.abs().max()
+    assert (got - expected).abs().max() < tolerance * size
 
 
 @pytest.mark.parametrize(("value", "message"), [(1e5, "beyond half precision"), (1e-9, "all zeros")])

@@ -32,33 +32,43 @@ def cases():
     return list(make_cases(SPEC, PHOTO))
 
 
-def test_every_kind_of_image_at_every_size(cases):
-    """And of each with clicks at the corners and a previous mask, at both sizes."""
-    proven = {
-        (case.kind, case.image.shape[-1])
-        for case in cases
-        if case.previous_mask.any()
-        and (case.clicks[..., :2] == case.image.shape[-1] - np.float32(0.51)).any()
-    }
-    assert proven == {(k, s) for k in KINDS for s in SPEC.sizes}
+def shown(case):
+    """Counts of clicks in each image of the batch."""
+    return tuple((case.clicks[..., 2] >= 0).sum(1).tolist())
 
 
-def test_sizes_beyond_the_smallest_cost_one_image_a_kind():
-    """Every case runs the network in torch and in each backend: at 608 px that is what a build waits for."""
-    made = list(make_cases(replace(SPEC, sizes=(64, 96, 128, 160)), PHOTO))
-    larger = [(case.image.shape[-1], case.kind) for case in made if case.image.shape[-1] > 64]
-    between = ["textured", "letterboxed", "photograph"]
-    assert larger == [(96, k) for k in between] + [(128, k) for k in between] + [(160, k) for k in KINDS]
-    for case in made:
-        if case.image.shape[-1] > 64:
-            assert len(case.image) == 1
-            assert case.previous_mask.any()
-            assert (case.clicks[..., 2] >= 0).sum() == 9
+def test_every_kind_of_image_alone_and_as_a_batch_of_two(cases):
+    small = [case for case in cases if case.image.shape[-1] == 64]
+    assert [case.kind for case in small if shown(case) == (5, 4)] == KINDS
+    assert [case.kind for case in small if shown(case) == (1,)] == KINDS
+    assert [case.kind for case in small if shown(case) == (0,)] == ["flat", "photograph"]
+    assert [case.kind for case in small if shown(case) == (20, 1)] == ["flat", "photograph"]
 
 
-def test_one_size_is_the_smallest_and_the_largest():
-    made = list(make_cases(replace(SPEC, sizes=(64,)), PHOTO))
-    assert len(made) == 4 * len(KINDS)
+def test_a_larger_size_costs_one_image():
+    """Every case runs the network in torch and in each backend: at 1024 px that is what a build waits for."""
+    made = list(make_cases(replace(SPEC, sizes=(64, 96, 160)), PHOTO))
+    larger = [case for case in made if case.image.shape[-1] > 64]
+    assert [(case.kind, case.image.shape) for case in larger] == [
+        ("collage, 96 px", (1, 3, 96, 96)),
+        ("collage, 160 px", (1, 3, 160, 160)),
+    ]
+    for case in larger:
+        size = case.image.shape[-1]
+        assert shown(case) == (9,)
+        assert (case.clicks[..., :2] == size - np.float32(0.51)).all(axis=2).any()  # at a corner
+        assert case.previous_mask.any()
+        assert case.label == f"collage, {size} px, clicks: mixed"
+
+
+def test_a_collage_has_what_is_hard_of_the_other_images():
+    *_, case = make_cases(replace(SPEC, sizes=(64, 128)), PHOTO)
+    photograph, noise = case.image[0, :, :64, :64], case.image[0, :, :64, 64:]
+    small = {made.kind: made.image[0] for made in make_cases(replace(SPEC, sizes=(64,)), PHOTO)}
+    np.testing.assert_array_equal(photograph, small["photograph"])
+    np.testing.assert_array_equal(noise, small["noise"])
+    np.testing.assert_array_equal(case.image[0, :, 64:, :64], small["saturated"])
+    np.testing.assert_array_equal(case.image[0, :, -1, -1], np.float32(SPEC.pad))
 
 
 def test_both_batches_and_both_previous_masks(cases):

@@ -1,0 +1,117 @@
+"""Whether an INT8 form still cuts the masks of float32: judged on photographs that nothing was measured on.
+
+Eight bits move every boundary a little, and masks that the click leaves open more than a little. So the mean
+over the photographs is judged, and each alone only for being lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clickmask.backends import Backend
+from clickmask.backends.click_rows import by_label
+from clickmask.encode import logit
+from clickmask.errors import BackendError
+from clickmask.manifest import InputSpec, Parity
+from clickmask_export.bisect import mask_iou
+from clickmask_export.calibration import Photo, held_cases
+from clickmask_export.errors import VerificationError
+from clickmask_export.onnx_runs import Feeds, run_session, session_of
+from clickmask_export.parity_cases import Case
+
+MEAN_IOU, WORST_IOU = 0.95, 0.75
+NEEDED = f"a mean IoU of {MEAN_IOU} and {WORST_IOU} on each"
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """IoU of the masks with float32's, over photographs."""
+
+    mean: float
+    worst: float
+
+    @property
+    def passes(self) -> bool:
+        return self.mean >= MEAN_IOU and self.worst >= WORST_IOU
+
+    def __str__(self) -> str:
+        return f"mean {self.mean:.3f}, worst {self.worst:.3f}"
+
+
+def compare_graphs(
+    right: Mapping[str, bytes],
+    ours: Mapping[str, bytes],
+    photos: Sequence[Photo],
+    spec: InputSpec,
+    threshold: float,
+) -> Agreement:
+    """Runs two forms of a network's ONNX graphs, Pixel Diffusion aside, on photographs."""
+    logits = []
+    for models in (right, ours):
+        sessions = {name: session_of(model) for name, model in models.items()}
+        logits.append([_logits(sessions, case) for case in held_cases(tuple(photos), spec)])
+    ious = [
+        mask_iou(first[name], second[name], logit(threshold))
+        for first, second in zip(*logits, strict=True)
+        for name in first
+    ]
+    return Agreement(float(np.mean(ious)), min(ious))
+
+
+def compare_int8(
+    cases: Sequence[Case],
+    references: Sequence[Array],
+    backend: Backend,
+    *,
+    local: bool,
+    threshold: float,
+    step: Callable[[int], None],
+) -> dict[str, Parity]:
+    """Runs an INT8 artefact as an application does; as ``verify.compare``, judged by the mean.
+
+    Returns:
+        The worst of each measure under the cases' kind, and the means under that and ", mean".
+
+    Raises:
+        VerificationError: the masks differ too much.
+    """
+    rows: list[tuple[float, float, float]] = []
+    for done, (case, right) in enumerate(zip(cases, references, strict=True), start=1):
+        try:
+            features = backend.encode(case.image, local=local)
+            ours = backend.decode(features, case.clicks, case.previous_mask)
+        except BackendError as exc:
+            raise VerificationError(f"{backend.name} int8 fails on {case.label}: {exc}") from exc
+        flips = np.not_equal(right > logit(threshold), ours > logit(threshold)).mean()
+        rows.append(
+            (mask_iou(right, ours, logit(threshold)), float(flips), float(np.abs(right - ours).max()))
+        )
+        step(done)
+    ious, flips, errors = zip(*rows, strict=True)
+    found = Agreement(float(np.mean(ious)), min(ious))
+    if not found.passes and len(cases) > 1:
+        raise VerificationError(
+            f"{backend.name} int8 differs from torch on the photographs held back: the masks' IoU is "
+            f"{found}, {NEEDED} are needed"
+        )
+    kind = cases[0].kind
+    return {
+        kind: Parity(min(ious), max(flips), max(errors)),
+        f"{kind}, mean": Parity(*(float(np.mean(values)) for values in (ious, flips, errors))),
+    }
+
+
+def _logits(sessions: Mapping[str, object], case: Case) -> Feeds:
+    """Graph name to its logits."""
+    given: Feeds = {"image": case.image, "clicks": case.clicks, "clicks_by_label": by_label(case.clicks)}
+    if case.previous_mask is not None:
+        given["previous_mask"] = case.previous_mask
+    if "encoder" in sessions:
+        given |= run_session(sessions["encoder"], given)
+    return {name: run_session(s, given)["logits"] for name, s in sessions.items() if name != "encoder"}

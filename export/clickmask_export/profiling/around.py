@@ -1,0 +1,47 @@
+"""What a click costs beside the network: from the photo to its input, and from logits to a mask."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from clickmask.clicks import Click
+from clickmask_export.profiling.figures import summary
+from clickmask_export.profiling.recorder import CHECKS, PASTE, PREPARE, timed_click
+from clickmask_export.profiling.scenes import Image
+from clickmask_export.profiling.subject import Subject
+
+INTAKE, POLYGONS = "session begins", "polygons"
+
+
+def measure_around(
+    subject: Subject, photo: Image, clicks: Sequence[Click], rounds: int
+) -> dict[str, dict[str, Any]]:
+    """Times of the host's steps on a photo, in sessions of the bundle's own settings without prefetch.
+
+    Returns:
+        Kind of click ("first click", "same crop" or "moved crop") to step to ``summary`` in milliseconds:
+        ``prepare`` (crop, resize, clicks, previous mask), ``checks``, ``paste`` (logits to mask), their sum
+        as ``a click``, and ``polygons`` of the mask; and "once" to the time that ``session begins`` takes.
+    """
+    times: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for number in range(rounds + 1):
+        session, begun = _timed(lambda: subject.segmenter.session(photo, prefetch=False))
+        kept = times if number else defaultdict(lambda: defaultdict(list))
+        kept["once"][INTAKE].append(begun)
+        for place, at in enumerate(clicks):
+            click = timed_click(subject.recording, lambda at=at, s=session: s.click(at.x, at.y, at.positive))
+            kind = "first click" if place == 0 else "moved crop" if click.encoded else "same crop"
+            steps = {step: click.stages.get(step, 0.0) for step in (PREPARE, CHECKS, PASTE)}
+            _, outlines = _timed(session.polygons)
+            for step, spent in (steps | {"a click": sum(steps.values()), POLYGONS: outlines}).items():
+                kept[kind][step].append(spent)
+    return {kind: {step: summary(spent) for step, spent in steps.items()} for kind, steps in times.items()}
+
+
+def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
+    start = time.perf_counter()
+    result = call()
+    return result, 1e3 * (time.perf_counter() - start)

@@ -1,0 +1,254 @@
+"""INT8: what is quantised, in which form for which runtime, and that masks decide."""
+
+from __future__ import annotations
+
+import io
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from export_stand_ins import EarlyFusion
+from onnx import numpy_helper
+from small_graphs import network
+from test_build import recipe
+
+from clickmask.bundle import load_bundle
+from clickmask.manifest import Parity
+from clickmask_export import build as steps
+from clickmask_export import int8_gate, quantization
+from clickmask_export.build import Request, build
+from clickmask_export.calibration import Calibration, clicks_in, held_cases, load_calibration
+from clickmask_export.errors import RecipeError, VerificationError
+from clickmask_export.int8_gate import Agreement, compare_graphs, compare_int8
+from clickmask_export.onnx_runs import run_session, session_of
+from clickmask_export.progress import Progress
+from clickmask_export.quantization import Quantiser, calibration_feeds, quantised, quantised_layers
+
+SPEC = recipe(EarlyFusion(), False, None).input
+
+
+def photos(count, seed=0):
+    """Smooth colour fields of differing sizes, as photographs have."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (count, 5, 7, 3), np.uint8)
+    return tuple(
+        cv2.resize(image, (90 + i, 60), interpolation=cv2.INTER_CUBIC) for i, image in enumerate(coarse)
+    )
+
+
+@pytest.fixture(scope="module")
+def model():
+    return network(half=False).SerializeToString()
+
+
+@pytest.fixture(scope="module")
+def feeds(model):
+    return calibration_feeds({"network": model}, SPEC, photos(4))["network"]
+
+
+@pytest.fixture
+def quantiser(model, feeds, tmp_path):
+    return lambda form="onnxruntime": Quantiser(model, feeds, form, tmp_path / f"{form}.json")
+
+
+def test_the_graph_is_fed_as_in_a_session(feeds):
+    assert len(feeds) == 4 * 3
+    assert [feed["image"].shape[-1] for feed in feeds[::3]] == [64, 96, 64, 96]  # the sizes in turn
+    for first, second, third in zip(feeds[::3], feeds[1::3], feeds[2::3], strict=True):
+        assert [int((feed["clicks"][..., 2] >= 0).sum()) for feed in (first, second, third)] == [1, 2, 3]
+        assert not first["previous_mask"].any()
+        assert 0 < second["previous_mask"].mean() < 1
+        assert not np.array_equal(second["previous_mask"], third["previous_mask"])
+
+
+@pytest.mark.parametrize("form", ["onnxruntime", "tensorrt"])
+def test_convolutions_are_quantised_and_the_islands_are_not(quantiser, model, form):
+    made = onnx.load_model_from_string(quantiser(form).quantise(["stem/Conv", "head/Conv"]))
+    onnx.checker.check_model(made)
+    assert quantised_layers(made) == ["stem/Conv", "head/Conv"]
+    before = onnx.load_model_from_string(model).graph
+    assert [v.name for v in made.graph.input] == [v.name for v in before.input]
+    assert [v.name for v in made.graph.output] == [v.name for v in before.output]
+    produced = {name: node for node in made.graph.node for name in node.output}
+    for node in made.graph.node:
+        if node.name.startswith("feature_diffusion/") and node.op_type != "Add":
+            kinds = {produced[name].op_type for name in node.input if name in produced}
+            assert "QuantizeLinear" not in kinds, node.name
+
+
+def zero_points_and_biases(made):
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in made.graph.initializer}
+    produced = {name: node for node in made.graph.node for name in node.output}
+    convs = [node for node in made.graph.node if node.op_type == "Conv"]
+    scales = [constants[produced[node.input[1]].input[1]] for node in convs]
+    points = [constants[produced[node.input[0]].input[2]] for node in convs]
+    biases = [
+        constants[produced[n.input[2]].input[0]] if n.input[2] in produced else constants[n.input[2]]
+        for n in convs
+    ]
+    return scales, points, biases
+
+
+def test_each_runtime_gets_its_form(quantiser):
+    names = ["stem/Conv", "head/Conv"]
+    scales, points, biases = zero_points_and_biases(onnx.load_model_from_string(quantiser().quantise(names)))
+    assert [scale.shape for scale in scales] == [(4,), (1,)]  # one for each output channel
+    assert {point.dtype.name for point in points} == {"uint8"}
+    assert {bias.dtype.name for bias in biases} == {"int32"}
+    made = onnx.load_model_from_string(quantiser("tensorrt").quantise(names))
+    scales, points, biases = zero_points_and_biases(made)
+    assert [scale.shape for scale in scales] == [(4,), (1,)]
+    assert {(point.dtype.name, int(point)) for point in points} == {("int8", 0)}
+    assert {bias.dtype.name for bias in biases} == {"float32"}
+
+
+def test_eight_bits_are_close_and_none_are_exact(quantiser, model, feeds):
+    right = run_session(session_of(model), feeds[0])["logits"]
+    assert quantiser().quantise([]) == model
+    for form in ("onnxruntime", "tensorrt"):
+        made = quantiser(form).quantise(["stem/Conv", "head/Conv"])
+        ours = run_session(session_of(made), feeds[0])["logits"]
+        error = np.abs(ours - right).mean() / np.ptp(right)
+        assert 1e-5 < error < 0.02, form
+
+
+def test_the_convolution_that_eight_bits_harm_most_comes_first(feeds, tmp_path):
+    """Its input has one huge channel, which the output ignores: 8 bits have no step for the others."""
+    spoilt = network(half=False)
+    for tensor in spoilt.graph.initializer:
+        values = numpy_helper.to_array(tensor).copy()
+        if tensor.name == "w1":
+            values[0] *= 1000
+        if tensor.name == "w2":
+            values[:, 0] = 0
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    quantiser = Quantiser(spoilt.SerializeToString(), feeds, "onnxruntime", tmp_path / "ranges.json")
+    assert quantiser.by_harm(Progress(io.StringIO()))[0] in ("head/Conv", "stem/Conv")
+    harm = {}
+    right = run_session(session_of(spoilt.SerializeToString()), feeds[0])["logits"]
+    for name in ("head/Conv", "stem/Conv"):
+        harm[name] = np.abs(
+            run_session(session_of(quantiser.quantise([name])), feeds[0])["logits"] - right
+        ).max()
+    assert quantiser.by_harm(Progress(io.StringIO())) == sorted(harm, key=lambda name: -harm[name])
+
+
+def test_what_cuts_the_same_masks_is_taken_with_the_fewest_left_out(model, monkeypatch):
+    seen = iter([Agreement(0.5, 0.1), Agreement(0.96, 0.7), Agreement(0.96, 0.9)])
+    monkeypatch.setattr(quantization, "compare_graphs", lambda *_: next(seen))
+    monkeypatch.setattr(quantization, "LEFT_OUT", (0.0, 0.5, 1.0))
+    stream = io.StringIO()
+    models = {"network": model, "pixel_diffusion": b"as it is"}
+    made = quantised(models, SPEC, Calibration(photos(2), photos(1)), 0.5, "onnxruntime", Progress(stream))
+    assert made == models  # with all left out
+    assert "mean 0.500, worst 0.100" in stream.getvalue()
+
+
+def test_masks_that_differ_are_refused(model, monkeypatch):
+    monkeypatch.setattr(quantization, "compare_graphs", lambda *_: Agreement(0.94, 0.9))
+    with pytest.raises(VerificationError, match=r"int8 costs too much .* mean 0.940, worst 0.900 with 50%"):
+        quantised(
+            {"network": model},
+            SPEC,
+            Calibration(photos(2), photos(1)),
+            0.5,
+            "tensorrt",
+            Progress(io.StringIO()),
+        )
+
+
+def test_masks_are_compared_graph_by_graph(model):
+    assert compare_graphs({"network": model}, {"network": model}, photos(3), SPEC, 0.5) == Agreement(1.0, 1.0)
+    other = network(half=False)
+    other.graph.node[-1].op_type = "Sub"  # the term from the clicks, which decides the mask here
+    found = compare_graphs({"network": model}, {"network": other.SerializeToString()}, photos(3), SPEC, 0.5)
+    assert found.mean < 0.1
+
+
+class Shifted:
+    """A backend whose logits are the reference's, moved."""
+
+    name = "onnxruntime"
+
+    def __init__(self, rights, shifts):
+        self.answers = iter([right + shift for right, shift in zip(rights, shifts, strict=True)])
+
+    def encode(self, image, local):
+        return image, local
+
+    def decode(self, *_):
+        return next(self.answers)
+
+
+def test_the_artefact_is_judged_by_the_mean_and_the_worst():
+    cases = held_cases(photos(4), SPEC)
+    ramp = np.tile(np.linspace(-1, 1, 100, dtype=np.float32), (100, 1))[None, None]
+    rights = [ramp] * 4
+    options = {"local": False, "threshold": 0.5, "step": lambda _: None}
+    found = compare_int8(cases, rights, Shifted(rights, [0, 0.02, 0, -0.02]), **options)
+    assert found["held photographs"] == Parity(pytest.approx(49 / 50), 0.01, pytest.approx(0.02))
+    assert found["held photographs, mean"].sign_flips == pytest.approx(0.005)
+    for shifts in ([0.1] * 4, [0, 0, 0, 0.5]):
+        with pytest.raises(VerificationError, match="photographs held back"):
+            compare_int8(cases, rights, Shifted(rights, shifts), **options)
+
+
+def write(folder, count):
+    folder.mkdir()
+    for number, photo in enumerate(photos(count)):
+        cv2.imwrite(str(folder / f"{number:03}.png"), photo[..., ::-1])
+    return folder
+
+
+def test_every_fourth_photograph_is_held_back(tmp_path):
+    (write(tmp_path / "photos", 16) / "notes.txt").write_text("no photograph")
+    found = load_calibration(tmp_path / "photos")
+    assert (len(found.measured), len(found.held)) == (12, 4)
+    everything = photos(16)
+    np.testing.assert_array_equal(found.held[0], everything[3])
+    np.testing.assert_array_equal(found.measured[3], everything[4])
+
+
+def test_a_folder_that_will_not_do(tmp_path):
+    with pytest.raises(RecipeError, match=r"expected at least 16 photographs in .*, got 3"):
+        load_calibration(write(tmp_path / "few", 3))
+    with pytest.raises(RecipeError, match="expected a folder"):
+        load_calibration(tmp_path / "none")
+    folder = write(tmp_path / "broken", 16)
+    (folder / "zzz.jpg").write_bytes(b"no picture")
+    with pytest.raises(RecipeError, match=r"zzz\.jpg is no picture"):
+        load_calibration(folder)
+
+
+def test_clicks_are_inside_and_absent_rows_are_marked():
+    for count in (1, 2, 3):
+        rows = clicks_in(64, count, 7)
+        assert rows.shape == (1, 4, 3)
+        assert list(rows[0, :, 2]) == [1, 0, 1][:count] + [-1] * (4 - count)
+        assert ((rows[0, :count, :2] > 0) & (rows[0, :count, :2] < 64)).all()
+
+
+def test_an_int8_bundle_is_built_verified_and_described(tmp_path, monkeypatch):
+    """The whole way on a stand-in, in the runtime that will run it."""
+    stand_in = EarlyFusion()
+    (tmp_path / "weights.safetensors").write_bytes(b"weights")
+    monkeypatch.setattr(steps, "open_networks", lambda *_: {"network": stand_in})
+    monkeypatch.setattr(steps, "make_recipe", lambda *_: recipe(stand_in, False, None))
+    monkeypatch.setattr(int8_gate, "MEAN_IOU", 0.8)  # random weights draw the boundary through noise
+    monkeypatch.setattr(int8_gate, "WORST_IOU", 0.3)
+    output = tmp_path / "engine"
+    photo = write(tmp_path / "photos", 16) / "000.png"
+    request = Request(
+        tmp_path / "weights.safetensors",
+        output,
+        precision="int8",
+        calibration=tmp_path / "photos",
+        parity_image=photo,
+    )
+    build(request, Progress(io.StringIO()))
+    (artefact,) = load_bundle(output).manifest.artefacts
+    assert artefact.precision == "int8"
+    assert set(artefact.parity) == {"held photographs", "held photographs, mean"}
+    assert artefact.parity["held photographs, mean"].iou >= 0.8
+    assert quantised_layers(onnx.load(output / "network.onnx"))
