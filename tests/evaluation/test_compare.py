@@ -68,6 +68,13 @@ def test_the_number_of_clicks_is_compared_at_the_lower_limit() -> None:
     assert (row["a"], row["b"]) == (2, 2)
 
 
+def test_of_objects_that_stopped_early_the_first_click_is_known() -> None:
+    early = [finished([[0.5], [0.7, 0.95]], until=0.9), finished([[0.6], [0.9]], until=0.9)]
+    differences = compare_runs(*early)["differences"]
+    assert differences["mIoU@1"]["difference"] == pytest.approx(0.15)
+    assert not {"mIoU@3", "F@3", "NoC@0.95"} & set(differences)
+
+
 @pytest.mark.parametrize("key", ["data_sha256", "layout"])
 def test_other_data_are_refused(key: str) -> None:
     ious = np.full((3, 3), 0.5)

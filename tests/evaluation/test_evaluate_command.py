@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from benchmarks import write_indexed
+from bundles import make_bundle
 
 from clickmask.cli import main
 from clickmask.evaluation import command
@@ -65,6 +66,33 @@ def test_one_command_writes_everything(
     out = capsys.readouterr().out
     assert "disks: 4 objects, at most 4 clicks each" in out
     assert "  method  grabcut\n" in out
+
+
+def test_the_protocols_size_is_run_beside_the_bundles_rule(words: list[str], tmp_path: Path) -> None:
+    sizes = [64, 384, 640]
+    bundle = make_bundle(tmp_path / "b", bias=-0.6, input={"previous_mask": False, "sizes": sizes})
+    write_indexed(tmp_path / "DAVIS", 1)
+    words[1] = str(bundle)
+    words.insert(words.index("--clicks"), "DAVIS")
+    report, fixed = tmp_path / "r.json", tmp_path / "fixed.json"
+    assert main([*words, "--protocol-size", "--json", str(report)]) == 0
+    runs = read_report(report)
+    labels = [(run["settings"]["dataset"], run["settings"]["method"]) for run in runs]
+    others = [("disks", "fake, all at 384"), ("DAVIS", "fake, all at 640")]  # nearest to 400 and 600
+    assert labels == [("disks", "fake"), others[0], ("DAVIS", "fake"), others[1]]
+    assert main([*words, "--size", "384", "--json", str(fixed)]) == 0
+    same = without_seconds(report)[1]["curves"]
+    assert same == without_seconds(fixed)[0]["curves"] != runs[0]["curves"]
+
+
+def test_anchors_may_be_kept_to_some_data_sets(words: list[str], tmp_path: Path) -> None:
+    write_indexed(tmp_path / "more", 1)
+    words.insert(words.index("--clicks"), "more")
+    report = tmp_path / "r.json"
+    anchors = ["--anchor", "grabcut", "random_walker", "--anchor-on", "more"]
+    assert main([*words, *anchors, "--json", str(report)]) == 0
+    labels = [(run["settings"]["dataset"], run["settings"]["method"]) for run in read_report(report)]
+    assert labels == [("disks", "fake"), ("more", "fake"), ("more", "grabcut"), ("more", "random_walker")]
 
 
 def test_a_stopped_command_goes_on_and_ends_the_same(
@@ -147,6 +175,8 @@ def test_a_plot_of_what_is_done_makes_no_click(
         (["--dataset", "nothing"], "nothing does not exist"),
         (["--layout", "davis"], "expected a folder"),
         (["--size", "65"], "65"),
+        (["--size", "64", "--protocol-size"], "--protocol-size: expected no --size beside it"),
+        (["--anchor-on", "elsewhere"], "--anchor-on: expected one of disks, got elsewhere"),
         (["--json", "."], "--json: expected a file in an existing folder, got ."),
     ],
 )

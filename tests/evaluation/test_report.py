@@ -62,13 +62,32 @@ def test_tables_show_the_figures() -> None:
     (row,) = [line for line in markdown([finished(IOUS)]).splitlines() if line.startswith("| disks")]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[:10] == ["disks", "tiny", "4", "3", "2.25", "2.25", "2.50", "2.50", "3", "1"]
-    assert cells[10:] == ["0.537", "0.790", "", "", "", "", "`0000000000000000`"]
+    milliseconds = ["30.0; 20.0; 28.0", "100.0"]  # 9 of 10 ms, 3 of 20 and 3 of 60 until 0.90, see above
+    assert cells[10:] == ["0.537", "0.790", "", "", "", "", *milliseconds, "`0000000000000000`"]
 
 
 def test_tables_of_a_run_that_stopped_early_leave_gaps() -> None:
     assert "mIoU" not in table(finished(IOUS, until=0.9))
     (row,) = [line for line in markdown([finished(IOUS, until=0.9)]).splitlines() if "| disks" in line]
     assert "| 2.50 |  | 3 | 1 |  |" in row  # NoC@95 and all of mIoU@k
+
+
+def test_a_page_says_what_its_other_rows_are() -> None:
+    fixed = finished(IOUS, method="tiny, all at 64", size=64)
+    anchor = finished(IOUS, method="grabcut", long_side=320)
+    page = markdown([finished(IOUS, size=None), fixed, anchor])
+    assert "`tiny` chooses its input size by the crop; `all at N` has one for every click" in page
+    assert "a long side of: `grabcut` 320 px." in page
+    alone = markdown([finished(IOUS, size=None)])
+    assert "all at N" not in alone
+    assert "long side" not in alone
+
+
+def test_seconds_beside_other_workers_are_no_figures() -> None:
+    run = finished(IOUS)
+    run["hosts"] = [{**HOST, "workers": 4}]
+    (row,) = [line for line in markdown([run]).splitlines() if line.startswith("| disks")]
+    assert [cell.strip() for cell in row.strip("|").split("|")][-3:-1] == ["", ""]
 
 
 def test_a_page_has_a_row_for_each_limit() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -239,6 +240,28 @@ def test_actors_fill_the_cluster(task: Task, dataset: Path, fake_ray: FakeRay) -
     list(on_ray(twice, read_dataset(dataset), None, "head:1"))
     assert fake_ray.calls[0] == ("init", "head:1")
     assert fake_ray.calls.count("actor") == 3  # six cores, two threads each
+
+
+def test_more_actors_than_the_cluster_has_room_for_are_refused(
+    task: Task, dataset: Path, fake_ray: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = read_dataset(dataset)
+    with pytest.raises(InvalidInputError, match=r"--workers: expected at most 6, .* at 1 CPUs .*, got 7"):
+        list(on_ray(task, samples, 7, None))
+    monkeypatch.setattr(fake_ray, "cluster_resources", lambda: {"CPU": 6.0}, raising=False)
+    wide = Task(replace(task.method, threads=8), 1)  # type: ignore[type-var]
+    with pytest.raises(InvalidInputError, match="room for a worker, 8 CPUs and 0 GPUs, got 6 and 0"):
+        list(on_ray(wide, samples, None, None))
+    assert "actor" not in fake_ray.calls  # none that would wait for its place
+    assert fake_ray.calls.count("shutdown") == 2
+
+
+def test_nothing_is_encoded_ahead_while_clicks_are_timed(bundle: Path) -> None:
+    method = BundleMethod("tiny", bundle, "onnxruntime", "cpu", threads=1)
+    opened = method.open()
+    opened.session(np.zeros((*SIZE, 3), np.uint8))
+    assert not opened.segmenter.prefetch  # type: ignore[attr-defined]
+    assert "clickmask-prefetch" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_an_actors_error_reaches_the_caller(task: Task, dataset: Path, fake_ray: FakeRay) -> None:

@@ -14,6 +14,7 @@ from clickmask_models.cdnet import CDNet, CDNetConfig
 from clickmask_models.checkpoints import load_checkpoint, save_checkpoint
 from clickmask_models.csfp import CSFP, CSFPConfig
 from clickmask_models.encode_once import EncodeOnceCDNet
+from clickmask_models.encode_once_csfp import EncodeOnceCSFP
 from clickmask_models.feature_diffusion import FeatureDiffusionConfig
 from clickmask_models.presets import preset
 from clickmask_models.ritm import RITM, RITMConfig
@@ -64,6 +65,7 @@ NETWORKS = {
     "csfp_paper_resnet50": lambda: CSFP(CSFPConfig("resnet34", channels=16)),
     "csfp_official": lambda: CSFP(CSFPConfig("hrnet18s", channels=8)),
     "encode_once_mobilenet_v2": EncodeOnceCDNet,
+    "encode_once_csfp": EncodeOnceCSFP,
 }
 
 

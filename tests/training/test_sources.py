@@ -76,6 +76,43 @@ def test_coco_and_lvis_are_joined_by_image(tmp_path: Path) -> None:
         masks_of(tmp_path / "coco")
 
 
+def test_cocos_panoptic_masks(tmp_path: Path) -> None:
+    write_photo(tmp_path / "coco/train2017/b.jpg")
+    annotations = tmp_path / "coco/annotations"
+    masks = annotations / "panoptic_train2017"
+    masks.mkdir(parents=True)
+    numbers = np.select([indices() == 1, indices() == 2], [70_000, 513], 0)
+    numbers[:, 72:] = 5
+    colours = np.stack([numbers % 256, numbers // 256 % 256, numbers // 65536], axis=-1).astype(np.uint8)
+    Image.fromarray(colours).save(masks / "b.png")  # 70000 is (112, 17, 1), as COCO's id2rgb has it
+    assert colours[10, 15].tolist() == [112, 17, 1]
+    segments = [
+        {"id": 70_000, "category_id": 1, "area": 600, "iscrowd": 0},
+        {"id": 5, "category_id": 1, "area": 480, "iscrowd": 1},
+        {"id": 513, "category_id": 184, "area": 1000, "iscrowd": 0},
+    ]
+    document = {
+        "images": [{"id": 7, "width": 80, "height": 60, "file_name": "b.jpg"}],
+        "annotations": [{"image_id": 7, "file_name": "b.png", "segments_info": segments}],
+        "categories": [{"id": 1, "isthing": 1}, {"id": 184, "isthing": 0}],
+    }
+    (annotations / "panoptic_train2017.json").write_text(json.dumps(document))
+    splits = {"coco": "panoptic_train2017"}
+    thing, stuff = masks_of(tmp_path / "coco", splits=splits)
+    expected = np.where(numbers == 5, 255, np.minimum(indices(), 2))
+    np.testing.assert_array_equal(thing, expected)  # 1 the thing, 2 the stuff
+    np.testing.assert_array_equal(stuff == 1, indices() == 2)
+    (item,) = load_set(
+        tmp_path / "coco", DataSettings(splits=splits, things=4.0, area_power=0), held_out=False
+    )
+    np.testing.assert_allclose(item.weights, [0.8, 0.2])
+    masks.rename(annotations / "elsewhere")
+    with pytest.raises(
+        ConfigError, match=r"expected the masks of panoptic_train2017\.json in .*, found neither"
+    ):
+        masks_of(tmp_path / "coco", splits=splits)
+
+
 @pytest.mark.parametrize("kind", ["indexed", "levels", "white"])
 def test_a_plain_folder_of_images_and_masks(kind: str, tmp_path: Path) -> None:
     write_photo(tmp_path / "mine/images/b.jpg")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clickmask_models.encode_once import EncodeOnceCDNet
+from clickmask_models.encode_once import EncodeOnce
 from clickmask_models.outputs import Outputs
 from clickmask_training.clicks import corrective_click
 from clickmask_training.samples import Batch
@@ -22,19 +22,19 @@ Features = tuple[Tensor, ...]
 
 def encode(network: nn.Module, image: Tensor) -> Features:
     """What all clicks on an image share: an encode-once network's features, else the image itself."""
-    return network.encode(image) if isinstance(network, EncodeOnceCDNet) else (image,)
+    return network.encode(image) if isinstance(network, EncodeOnce) else (image,)
 
 
 def decode(network: nn.Module, features: Features, clicks: Tensor, previous_mask: Tensor) -> Outputs:
     """Logits and auxiliary logits of some clicks, given what ``encode`` made of the image."""
-    if isinstance(network, EncodeOnceCDNet):
+    if isinstance(network, EncodeOnce):
         return network.decode_with_auxiliary(features, compact(clicks), previous_mask)
     return network.forward_with_auxiliary(*features, compact(clicks), previous_mask)
 
 
 def align_corners(network: nn.Module) -> bool:
     """Whether a network's resizes align corners: the published do, unless their configuration says no."""
-    return getattr(network.config, "align_corners", not isinstance(network, EncodeOnceCDNet))
+    return getattr(network.config, "align_corners", not isinstance(network, EncodeOnce))
 
 
 def compact(clicks: Tensor) -> Tensor:

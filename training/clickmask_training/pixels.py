@@ -98,6 +98,33 @@ class CocoObjects:
         return image, mask
 
 
+@dataclass(frozen=True)
+class PanopticObjects:
+    """An image file and its COCO panoptic mask: a PNG whose colours are the segments' numbers.
+
+    Attributes:
+        image: the file.
+        mask: the PNG; a segment's number is R + 256 G + 65536 B, and what is 0 is nothing's.
+        segments: number of object 0, 1, ...
+        crowds: numbers of segments that hold many objects; their pixels are ignored.
+    """
+
+    image: Path
+    mask: Path
+    segments: tuple[int, ...]
+    crowds: tuple[int, ...] = ()
+
+    def read(self, chosen: Sequence[int]) -> tuple[Image, Mask]:
+        """See `Pixels`."""
+        image = read_picture(self.image)
+        numbers = read_picture(self.mask).astype(np.int32) @ np.array([1, 256, 65536], np.int32)
+        mask = np.where(numbers > 0, np.uint8(OTHER), np.uint8(0))
+        mask[np.isin(numbers, self.crowds)] = IGNORED
+        mask[np.isin(numbers, [self.segments[index] for index in chosen])] = 1
+        _check_size(self.mask, mask, image)
+        return image, mask
+
+
 def _check_size(path: Path, mask: Mask, image: Image) -> None:
     if image.shape[:2] != mask.shape:
         raise ConfigError(f"{path}: expected a mask of the image's size, {image.shape[:2]}, got {mask.shape}")

@@ -1,8 +1,8 @@
 """Readers of data-set folders for training, told apart by what lies in them.
 
-Four layouts: this project's own (images/, masks/, instances.json), SBD, Pascal VOC and COCO as they are
-released (LVIS beside COCO), and a plain folder of images/ and masks/. Those that the evaluation reads too are
-found and checked by its reader.
+Layouts: this project's own (images/, masks/, instances.json), SBD, Pascal VOC and COCO as they are released
+(LVIS and panoptic masks beside it), and a plain folder of images/ and masks/. Those that the evaluation reads
+too are found and checked by its reader.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from clickmask.evaluation.datasets import detect, read_dataset, read_instances
 from clickmask.evaluation.truths import IGNORED, read_indices, read_sbd_instances
 from clickmask_training.checks import ConfigError
-from clickmask_training.pixels import CocoObjects, Decoded, IndexFiles, Pixels
+from clickmask_training.pixels import CocoObjects, Decoded, IndexFiles, PanopticObjects, Pixels
 from clickmask_training.settings import DataSettings
 
 _HOLDOUT = 32  # one image in 32, by name, is never trained on
 _UNKNOWN = 128  # in a grey mask: brighter is object, and here nobody says
+_PANOPTIC = "panoptic_"  # begins the names of COCO's panoptic annotation files
 _BENCHMARKS = ("grabcut", "berkeley", "davis", "mval_dev")  # in the names of their folders
 
 
@@ -115,13 +116,14 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
     return np.where(levels == _UNKNOWN, IGNORED, levels > _UNKNOWN).astype(np.uint8)
 
 
-def _is_held_out(name: str) -> bool:
+def is_held_out(name: str) -> bool:
+    """Whether an image, by its file name, is kept for validation in every data set."""
     return zlib.crc32(name.encode()) % _HOLDOUT == 0
 
 
 def _own(root: Path, in_memory: bool, held_out: bool) -> Iterator[tuple[str, Pixels, list[_Object]]]:
     for name, entry in read_instances(root).items():
-        if _is_held_out(name) != held_out:
+        if is_held_out(name) != held_out:
             continue
         decoded = None
         for mask, instances in entry["masks"].items():
@@ -148,7 +150,7 @@ def _files(
     """Layouts of one image file and one mask file each; what is in a mask takes reading it."""
     pairs = {(sample.image_path, sample.source.path): None for sample in read_dataset(root, layout, split)}
     for image, mask in pairs:
-        if _is_held_out(image.name) != held_out:
+        if is_held_out(image.name) != held_out:
             continue
         files = IndexFiles(image, mask, reader)
         decoded = files.decoded()
@@ -167,20 +169,46 @@ def _coco(root: Path, split: str, held_out: bool) -> Iterator[tuple[str, Pixels,
     for part in split.split("+"):
         document = _annotations(root, part)
         try:
+            if part.startswith(_PANOPTIC):
+                yield from _panoptic(root, part, document, held_out)
+                continue
             names = {image["id"]: image for image in document["images"]}
             for annotation in document["annotations"]:
                 image = names[annotation["image_id"]]
                 file = _coco_file(image, part)
-                if annotation.get("iscrowd") or _is_held_out(file.name) != held_out:
+                if annotation.get("iscrowd") or is_held_out(file.name) != held_out:
                     continue
                 size = (image["width"], image["height"])
                 entry = entries.setdefault(file.name, (_photo(root, file), size, []))
                 entry[2].append((_compact(annotation["segmentation"]), annotation["area"]))
         except (KeyError, TypeError, AttributeError) as error:
-            raise ConfigError(f"{root}: expected COCO's instances in {part}, got: {error!r}") from error
+            raise ConfigError(f"{root}: expected COCO's annotations in {part}, got: {error!r}") from error
     for name, (photo, size, objects) in entries.items():
         pixels = CocoObjects(photo, size, tuple(segmentation for segmentation, _ in objects))
         yield name, pixels, [_Object(index, area) for index, (_, area) in enumerate(objects)]
+
+
+def _panoptic(
+    root: Path, part: str, document: dict[str, Any], held_out: bool
+) -> Iterator[tuple[str, Pixels, list[_Object]]]:
+    """COCO's panoptic masks, things and stuff: a PNG an image, in a folder named as the annotation file."""
+    folders = (root / "annotations" / part, root / part)
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    if folder is None:
+        raise ConfigError(f"expected the masks of {part}.json in {folders[0]} or {folders[1]}, found neither")
+    names = {image["id"]: image for image in document["images"]}
+    things = {category["id"]: bool(category["isthing"]) for category in document["categories"]}
+    for annotation in document["annotations"]:
+        file = _coco_file(names[annotation["image_id"]], part.removeprefix(_PANOPTIC))
+        if is_held_out(file.name) != held_out:
+            continue
+        segments = annotation["segments_info"]
+        crowds = tuple(segment["id"] for segment in segments if segment.get("iscrowd"))
+        single = [segment for segment in segments if segment["id"] not in crowds]
+        mask = folder / annotation["file_name"]
+        pixels = PanopticObjects(_photo(root, file), mask, tuple(s["id"] for s in single), crowds)
+        objects = [_Object(i, s["area"], things[s["category_id"]]) for i, s in enumerate(single)]
+        yield file.name, pixels, objects
 
 
 def _annotations(root: Path, part: str) -> dict[str, Any]:
