@@ -3,13 +3,13 @@ PYTHON ?= python3
 VENV := .venv/bin
 DATA ?= ../shared/data
 
-.PHONY: demo test check accuracy parity native bench clean
+.PHONY: demo test check accuracy parity native bench test-gpu clean
 
 # Everything below needs the environment; it is made once and again when its inputs change.
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	PIP_CONSTRAINT=constraints.txt $(VENV)/python -m pip install --quiet --disable-pip-version-check \
-		-e ".[cpu,export,train,evaluation,examples,dev]"
+		-e ".[cpu,export,train,evaluation,examples,debug,dev,bindings]"
 	touch $@
 
 demo: .venv/ready  ## build the default engine from the shipped checkpoint and segment a real photo
@@ -17,7 +17,7 @@ demo: .venv/ready  ## build the default engine from the shipped checkpoint and s
 	$(VENV)/python examples/01_segment_a_photo/segment.py --bundle out/engine --output out/demo
 
 test: .venv/ready  ## the whole suite
-	$(VENV)/python -m pytest
+	$(VENV)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: .venv/ready  ## style and types
 	$(VENV)/ruff check .
@@ -26,7 +26,8 @@ check: .venv/ready  ## style and types
 
 accuracy: .venv/ready  ## docs/benchmarks/accuracy.md, from the benchmark folders below $(DATA)/eval
 	$(VENV)/clickmask evaluate default --root $(DATA)/eval --dataset grabcut berkeley davis coco_mval_dev \
-		--markdown docs/benchmarks/accuracy.md
+		--protocol-size --anchor grabcut random_walker --anchor-on grabcut berkeley \
+		--json out/accuracy.json --markdown docs/benchmarks/accuracy.md
 
 parity: .venv/ready  ## docs/benchmarks/parity.md, from a bundle of every family built here; half an hour
 	PYTHONPATH=tests/models $(VENV)/python tests/export/parity_table.py --shared $(DATA)/..
@@ -39,9 +40,12 @@ native: build/native/CMakeCache.txt  ## the compiled Pixel Diffusion beside the 
 	cmake --install build/native --prefix sdk/clickmask --component library
 	ctest --test-dir build/native --output-on-failure
 
-bench: .venv/ready native  ## times of Pixel Diffusion, side by side; on a quiet machine
-	$(VENV)/python sdk/native/bench/pixel_diffusion.py --json out/bench/pixel_diffusion.json \
+bench: .venv/ready native  ## docs/benchmarks/cpu.md: the default bundle on this CPU, side by side; ten quiet minutes
+	$(VENV)/python export/benchmark_cpu.py --json out/bench/cpu.json --output docs/benchmarks/cpu.md \
 		--bandwidth build/native/sdk/native/tests/read_bandwidth
 
+test-gpu:  ## on a machine with an NVIDIA GPU: sets up .venv-gpu, runs all, writes docs/benchmarks/gpu-<device>.md
+	tests/gpu/run_all.sh
+
 clean:
-	rm -rf .venv out build dist
+	rm -rf .venv .venv-gpu out build dist
