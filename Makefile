@@ -29,7 +29,7 @@ accuracy: .venv/ready  ## docs/benchmarks/accuracy.md, from the benchmark folder
 		--protocol-size --anchor grabcut random_walker --anchor-on grabcut berkeley \
 		--json out/accuracy.json --markdown docs/benchmarks/accuracy.md
 
-parity: .venv/ready  ## docs/benchmarks/parity.md, from a bundle of every family built here; half an hour
+parity: .venv/ready  ## docs/benchmarks/parity.md, from a bundle of every family built here; an hour or two
 	PYTHONPATH=tests/models $(VENV)/python tests/export/parity_table.py --shared $(DATA)/..
 
 build/native/CMakeCache.txt:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from skimage import data
 
+from clickmask.backends.click_rows import by_label
 from clickmask.bundle import load_bundle
 from clickmask.clicks import Click
 from clickmask.crop import Box, View
@@ -60,18 +61,27 @@ def main() -> None:
 
 def onnx_graphs(bundle) -> dict[str, onnx.ModelProto]:
     """The bundle's ONNX graphs in the order in which they run."""
-    (artefact,) = [entry for entry in bundle.manifest.artefacts if entry.backend == "onnxruntime"]
-    order = ("encoder", "network", "decoder", "pixel_diffusion")
+    artefact = onnx_artefact(bundle)
+    order = ("encoder", "network", "local_network", "decoder", "pixel_diffusion")
     return {name: onnx.load(bundle.file(artefact, name)) for name in order if name in artefact.files}
+
+
+def onnx_artefact(bundle):
+    for artefact in bundle.manifest.artefacts:
+        if artefact.backend == "onnxruntime":
+            return artefact
+    raise SystemExit(f"{bundle.path} has no ONNX graphs: build it with --target onnxruntime as well")
 
 
 def inputs_of(manifest, size: int) -> dict[str, np.ndarray]:
     """A photograph with one click on it, as the run time makes them the network's inputs."""
     photo, spec = data.astronaut(), manifest.input
     view = View(Box(0, 0, photo.shape[1], photo.shape[0]), size, spec.fit, spec.coordinates)
+    clicks = clicks_tensor([Click(200, 300, True)], view, 4)
     return {
         "image": image_tensor(photo, view, spec.pad),
-        "clicks": clicks_tensor([Click(200, 300, True)], view, 4),
+        "clicks": clicks,
+        "clicks_by_label": by_label(clicks),
         "previous_mask": np.zeros((1, 1, size, size), np.float32),
     }
 
@@ -88,12 +98,12 @@ def culprit(model, rounded, feeds, right, output: str, threshold: float, least: 
 
 def write_script(options, bundle, name: str, feeds) -> None:
     spec, folder = bundle.manifest.graphs[name], options.output
-    (artefact,) = [entry for entry in bundle.manifest.artefacts if entry.backend == "onnxruntime"]
     inputs = folder / f"{name}.npz"
     np.savez(inputs, **{tensor.name: feeds[tensor.name] for tensor in spec.inputs})
     (profile,) = PlanOptions(max_batch=1).profiles([options.size])
     shapes = {t.name: profile_shapes(t, profile, bundle.manifest.input.max_clicks) for t in spec.inputs}
-    text = polygraphy_script(name, spec, str(bundle.file(artefact, name)), [str(inputs)], [shapes])
+    model = bundle.file(onnx_artefact(bundle), name)
+    text = polygraphy_script(name, spec, str(model), [str(inputs)], [shapes])
     (folder / f"{name}_in_tensorrt.py").write_text(text)
 
 

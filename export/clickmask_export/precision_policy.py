@@ -4,12 +4,15 @@ Float32 in a half-precision graph is there on purpose, and the purpose has a nam
 
 - ``pixel_diffusion``: its whole graph;
 - ``feature_diffusion``: logits, softmax and weights of Feature Diffusion;
+- ``sparse_propagation``: logits and softmax of CSFP's SGM and HSGM;
+- ``object_context``: softmax over positions of HRNet's OCR;
 - ``click_maps``: what is computed from clicks alone;
 - ``inputs_and_outputs``: casts at the edges of a graph, and what lies between them and the body.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -22,6 +25,12 @@ from clickmask_export.quantization import quantised_layers
 PIXEL_DIFFUSION = "pixel_diffusion"
 _CLICKS = frozenset({"clicks", "clicks_by_label"})
 _HEAVY = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_SCOPES = {
+    "feature_diffusion": "feature_diffusion",
+    "sgm": "sparse_propagation",
+    "hsgm": "sparse_propagation",
+    "ocr": "object_context",
+}
 _TYPES = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16"}
 
 
@@ -88,8 +97,9 @@ def islands(model: onnx.ModelProto, graph: str) -> frozenset[str]:
 def _policy(node: onnx.NodeProto, graph: str, from_clicks: frozenset[str]) -> str:
     if graph == PIXEL_DIFFUSION:
         return PIXEL_DIFFUSION
-    if "feature_diffusion" in node.name:
-        return "feature_diffusion"
+    for scope in re.split("[./]", node.name):
+        if scope in _SCOPES:
+            return _SCOPES[scope]
     return "click_maps" if node.output[0] in from_clicks else "inputs_and_outputs"
 
 

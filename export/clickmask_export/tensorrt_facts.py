@@ -27,7 +27,7 @@ def engine_facts(version: str, gpu: Gpu, options: PlanOptions, sizes: Sequence[i
         raise BuildError(f"expected a version of TensorRT such as 11.4.0.106, got {version!r}")
     return EngineFacts(
         tensorrt=numbers[0],
-        # The lean runtime cannot refit.
+        # Weights are read with the ONNX parser, which the lean runtime has not.
         flavour="lean" if options.version_compatible and not options.strip_weights else "full",
         platform=host_platform(),
         gpu_name=gpu.name,

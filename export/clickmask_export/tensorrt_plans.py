@@ -89,6 +89,8 @@ def inspect(trt: Any, engine: Any, spec: GraphSpec, request: PlanRequest) -> str
         if not context.set_input_shape(tensor.name, shape):
             raise BuildError(f"TensorRT refuses {tensor.name} {list(shape)}, which its plan was built for")
     inspector = engine.create_engine_inspector()
+    if inspector is None:
+        raise BuildError("TensorRT makes no inspector of the plan that it has just built: nothing is proven")
     inspector.execution_context = context
     information: str = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
     return information

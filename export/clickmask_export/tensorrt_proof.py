@@ -75,7 +75,7 @@ def read_layers(information: str, known: Mapping[str, NodePrecision]) -> list[La
         layers = list(json.loads(information)["Layers"])
     except (ValueError, TypeError, KeyError) as exc:
         raise VerificationError(
-            f"expected JSON with 'Layers' from TensorRT's engine inspector, got {information[:80]!r}"
+            f"expected JSON with 'Layers' from TensorRT's engine inspector, got {str(information)[:80]!r}"
         ) from exc
     if any(isinstance(layer, str) for layer in layers):
         raise VerificationError(

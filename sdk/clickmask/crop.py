@@ -121,8 +121,8 @@ class CropPolicy:
             name: "paper": from the third click, +40 %, a new crop each click; "fbrs": from the second
                 click, +40 %, hysteresis 0.5; both with a least side of 200 px (f-BRS). "stable": from the
                 second click, +30 %, hysteresis 0.3, a least side of 64 px and 35 % of the image's short one
-                (docs/benchmarks/crops.md). "global_to_local": from the first click, +40 %, no least side (the
-                CSFP paper). "none": the whole image.
+                (chosen with export/benchmark_crops.py on training images). "global_to_local": from the first
+                click, +40 %, no least side (the CSFP paper). "none": the whole image.
 
         Raises:
             InvalidInputError: another name.

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import ast
+import runpy
+import sys
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import numpy as np
 import onnx
@@ -136,6 +140,42 @@ def test_the_polygraphy_script_has_the_graphs_profiles_and_no_precision_flag():
     assert values["MASKS"] == ["logits"]
     assert values["PROFILES"][0]["clicks"] == ((1, 1, 3), (1, 8, 3), (2, 16, 3))
     assert "fp16" not in script()
+
+
+@pytest.mark.parametrize(
+    ("ours", "status"),
+    [([1, 1, -1], 0), ([1, -1, -1], 1), ([1, 1, np.nan], 1), ([-1, -1, -1], 1)],
+)
+def test_the_polygraphy_script_ends_with_what_it_found(monkeypatch, tmp_path, ours, status):
+    assert status_of_script(monkeypatch, tmp_path, [1, 1, -1], ours) == status
+
+
+def test_two_empty_masks_are_the_same(monkeypatch, tmp_path):
+    assert status_of_script(monkeypatch, tmp_path, [-1, -1], [-2, -2]) == 0
+
+
+def status_of_script(monkeypatch, tmp_path, right, ours):
+    """The exit status where the two runtimes give these logits; nothing of Polygraphy runs."""
+    results = {"onnxrt": [{"logits": np.float32(right)}], "trt": [{"logits": np.float32(ours)}]}
+    comparator = SimpleNamespace(
+        run=lambda runners, data_loader: results,  # noqa: ARG005 - the real one's arguments
+        validate=lambda *_, **__: bool(np.isfinite(ours).all()),
+    )
+    names = {
+        "backend.onnxrt": ("OnnxrtRunner", "SessionFromOnnx"),
+        "backend.trt": ("CreateConfig", "EngineFromNetwork", "NetworkFromOnnxPath", "Profile", "TrtRunner"),
+    }
+    for module, members in names.items():
+        monkeypatch.setitem(sys.modules, f"polygraphy.{module}", MagicMock(spec=members))
+    monkeypatch.setitem(sys.modules, "polygraphy", MagicMock())
+    monkeypatch.setitem(sys.modules, "polygraphy.backend", MagicMock())
+    monkeypatch.setitem(sys.modules, "polygraphy.comparator", SimpleNamespace(Comparator=comparator))
+    monkeypatch.chdir(tmp_path)
+    np.savez("x.npz", logits=right)
+    (tmp_path / "script.py").write_text(script())
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path("script.py")
+    return int(caught.value.code)
 
 
 def test_the_polygraphy_script_uses_what_polygraphy_has():

@@ -102,6 +102,10 @@ def test_an_earlier_report_is_a_baseline(report, tmp_path, capsys):
         (["default", "--baseline", "/no/such.json"], "/no/such.json"),
         (["default", "--photo", "/no/such.png", *QUICK, "--only", "clicks"], "/no/such.png"),
         (["default", "--backend", "abacus"], "abacus"),
+        (["default", "--only", "layers", "--plot", "x.png"], "--plot draws the part 'clicks'"),
+        (["default", "--only", "sessions", "--baseline", "default"], "--baseline compares clicks"),
+        (["default", "--quick", "--sizes", "7"], "--sizes: expected some of"),
+        (["default", *QUICK, "--only", "clicks", "--json", "/dev/null/x.json"], "/dev/null"),
     ],
 )
 def test_what_a_user_can_put_right_is_one_line(words, said, capsys):
@@ -109,6 +113,14 @@ def test_what_a_user_can_put_right_is_one_line(words, said, capsys):
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("profile_latency.py: error: ")
     assert said in error
+
+
+@pytest.mark.parametrize("words", [["--starts", "0"], ["--rounds", "-1"], ["--sessions", "2", "0"]])
+def test_nothing_cannot_be_measured(words, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["default", *words])
+    assert caught.value.code == 2
+    assert "a number from 1 on" in capsys.readouterr().err
 
 
 @pytest.mark.slow

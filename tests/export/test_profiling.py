@@ -5,28 +5,37 @@ from __future__ import annotations
 import json
 import math
 import statistics
+import sys
 import threading
 import time
+import types
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from builder_double import fake_tensorrt
 
 from clickmask.backends.fake import FakeBackend, fake_manifest
 from clickmask.bundle import Bundle
 from clickmask.clicks import Click
+from clickmask.engine_facts import EngineProfile
+from clickmask.errors import BackendError
+from clickmask.manifest import GraphSpec
+from clickmask.manifest_graphs import TENSORS
 from clickmask.segmenter import Segmenter
+from clickmask_export.profiling import crowd, tensorrt_layers
 from clickmask_export.profiling.clicks import FIRST, MOVED, SAME, UNDO, measure_clicks
 from clickmask_export.profiling.compare import any_slower, compare
 from clickmask_export.profiling.crowd import measure_crowd
 from clickmask_export.profiling.figures import ratio_of_medians, summary
-from clickmask_export.profiling.layers import by_module, module_of
+from clickmask_export.profiling.layers import by_module, inputs_of, module_of
 from clickmask_export.profiling.paced import measure_paced
 from clickmask_export.profiling.plot import draw
 from clickmask_export.profiling.recorder import timed_click
 from clickmask_export.profiling.scenes import Scene, scenes, script
-from clickmask_export.profiling.subject import Subject, subject_of
+from clickmask_export.profiling.subject import Subject, subject_of, synchroniser
 from clickmask_export.profiling.tensorrt_layers import origins
 
 CLICKS = (Click(40, 40), Click(48, 40), Click(20, 90, positive=False))
@@ -217,6 +226,26 @@ def test_a_thread_that_fails_fails_the_measurement():
         measure_crowd(subject, PHOTO, CLICKS, 2, seconds=0.1)
 
 
+def test_ctrl_c_leaves_no_thread_clicking(monkeypatch):
+    subject = slow_subject(crop={"kind": "none"}, decoder=0.01)
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(
+        crowd, "time", types.SimpleNamespace(sleep=interrupted, perf_counter=time.perf_counter)
+    )
+    before = set(threading.enumerate())
+    with pytest.raises(KeyboardInterrupt):
+        measure_crowd(subject, PHOTO, CLICKS, 2, seconds=0.1)
+    started = set(threading.enumerate()) - before
+    for thread in started:
+        thread.join(5)
+    left = [thread.name for thread in started if thread.is_alive() and "annotate" in thread.name]
+    subject.segmenter.close()
+    assert left == []
+
+
 def test_scripts_and_scenes_are_of_their_photographs():
     pytest.importorskip("skimage")
     found = scenes()
@@ -239,6 +268,17 @@ def test_nodes_go_to_the_module_that_their_name_begins_with():
     assert [row["share"] for row in rows] == pytest.approx([5 / 8, 3 / 8])
 
 
+def test_layers_are_profiled_with_clicks_that_could_be():
+    ours = GraphSpec((TENSORS["clicks"], TENSORS["clicks_by_label"]), (TENSORS["logits"],))
+    for most_clicks in (2, 16):
+        made = inputs_of(ours, 64, most_clicks)
+        given = min(4, most_clicks)
+        labels = made["clicks"][0, :, 2]
+        assert sorted(labels[labels >= 0]) == sorted([0.0, 1.0] * (given // 2))
+        positive, negative = made["clicks_by_label"][0, :, :, 2]
+        assert (positive.tolist(), negative.tolist()) == ([1.0] * (given // 2), [0.0] * (given // 2))
+
+
 def test_the_engine_inspector_tells_where_layers_came_from():
     """As TensorRT writes it: detailed layers, and one of which only the name is told."""
     detailed = {
@@ -249,6 +289,49 @@ def test_the_engine_inspector_tells_where_layers_came_from():
     found = origins(json.dumps({"Layers": [detailed, other, "__myl_Fc"], "Bindings": []}))
     assert found == {"__myl_Conv": "network.a/Conv"}
     assert module_of(found["__myl_Conv"]) == "network.a"
+
+
+def test_an_engine_that_does_not_load_is_told_in_tensorrts_words(monkeypatch):
+    trt = fake_tensorrt()
+
+    def refuse(runtime, _):
+        runtime.logger.log(trt.ILogger.Severity.ERROR, "the plan is of another version")
+
+    monkeypatch.setattr("clickmask.backends.tensorrt_engine._loggers", {})
+    monkeypatch.setattr(trt.Runtime, "__init__", lambda runtime, logger: setattr(runtime, "logger", logger))
+    monkeypatch.setattr(trt.Runtime, "deserialize_cuda_engine", refuse)
+    monkeypatch.setattr(tensorrt_layers, "import_tensorrt", lambda _: trt)
+    monkeypatch.setattr(tensorrt_layers, "CudaRuntime", lambda _: types.SimpleNamespace(current=nullcontext))
+    bundle = types.SimpleNamespace(read=lambda _: b"plan")
+    artefact = types.SimpleNamespace(
+        engine=types.SimpleNamespace(profiles=[EngineProfile(64, 1, 1, 1)]), files={"decoder": None}
+    )
+    with pytest.raises(BackendError, match="the plan is of another version"):
+        tensorrt_layers.profile_engines(bundle, artefact, ["decoder"], 64, 1, device=0)
+
+
+def test_stages_wait_for_the_device_that_the_backend_is_on(monkeypatch):
+    seen = []
+
+    class Cuda:
+        cudart = types.SimpleNamespace(cudaDeviceSynchronize="cudaDeviceSynchronize")
+
+        def __init__(self, index):
+            self.index = index
+
+        @contextmanager
+        def current(self):
+            seen.append(self.index)
+            yield
+
+        def call(self, function):
+            seen.append(function)
+
+    monkeypatch.setattr("clickmask_export.profiling.subject.CudaRuntime", Cuda)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    assert synchroniser("cpu") is None
+    synchroniser("cuda:1")()
+    assert seen == [1, "cudaDeviceSynchronize"]
 
 
 # Comparison

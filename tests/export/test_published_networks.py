@@ -13,6 +13,7 @@ from export_stand_ins import flipped_average, inputs
 from clickmask_export import graph_lint
 from clickmask_export.graphs import make_graphs
 from clickmask_export.onnx_graph import OPSET, export_onnx, serialise
+from clickmask_export.precision_policy import node_precisions
 from clickmask_models.cdnet import CDNet
 from clickmask_models.csfp import CSFP
 from clickmask_models.presets import preset
@@ -50,6 +51,8 @@ def test_csfp_in_half_precision_is_near_torch_in_float32():
     (graph,) = make_graphs(network, flip=False, precision="fp16")
     model = export_onnx(graph)
     assert graph_lint.lint(model, graph.spec, OPSET, "fp16") == []
+    policies = {node.policy for node in node_precisions(model, graph.name, "fp16").values() if node.heavy}
+    assert policies == {None, "sparse_propagation", "object_context"}  # what a TensorRT build is held to
     session = onnxruntime.InferenceSession(serialise(model), providers=["CPUExecutionProvider"])
     image, rows, mask = inputs(1, 4, 96)
     with torch.no_grad():

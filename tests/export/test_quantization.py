@@ -192,6 +192,10 @@ def test_the_artefact_is_judged_by_the_mean_and_the_worst():
     for shifts in ([0.1] * 4, [0, 0, 0, 0.5]):
         with pytest.raises(VerificationError, match="photographs held back"):
             compare_int8(cases, rights, Shifted(rights, shifts), **options)
+    # Of one, as when a bundle is read back, only whether it is lost.
+    assert compare_int8(cases[:1], rights[:1], Shifted(rights[:1], [0.1]), **options)
+    with pytest.raises(VerificationError, match="photographs held back"):
+        compare_int8(cases[:1], rights[:1], Shifted(rights[:1], [0.5]), **options)
 
 
 def write(folder, count):

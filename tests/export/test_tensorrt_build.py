@@ -252,6 +252,24 @@ def test_sigterm_has_its_usual_effect_once_the_work_has_ended():
     assert heard == [True]
 
 
+def test_a_signal_that_is_ignored_stays_so():
+    """As in the background of a shell: the build goes on, and its result is not lost."""
+    cancelled = []
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+
+        def work():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2)
+            return 3
+
+        assert run_interruptibly(work, lambda: cancelled.append(True)) == 3
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert cancelled == []
+
+
 def test_what_the_work_raises_is_raised():
     def work():
         raise ZeroDivisionError

@@ -62,10 +62,14 @@ def make(tmp_path, monkeypatch):
         "make_recipe": lambda *_: recipe(stand_in, False, None),
         "_export": lambda _graph, _target, precision: network(precision == "fp16").SerializeToString(),
         "open_backend": opens,
-        "compare": lambda cases, *_, **__: seen.extend(len(case.image) for case in cases) or PARITY,
+        "compare": lambda cases, *_, **__: record(cases) or PARITY,
     }
     replaced["compare_int8"] = replaced["compare"]
-    seen = []
+    seen, runs = [], []
+
+    def record(cases):
+        runs.append(len(cases))
+        seen.extend(len(case.image) for case in cases)
 
     def run(
         style=11, precision="fp16", names=("tensorrt",), calibration=None, broken=None, stream=None, **options
@@ -93,7 +97,7 @@ def make(tmp_path, monkeypatch):
             )
         return load_bundle(output).manifest.artefacts[-1], output
 
-    run.opened, run.compared = opened, seen
+    run.opened, run.compared, run.runs = opened, seen, runs
     return run
 
 
@@ -130,6 +134,20 @@ def test_plans_are_compared_through_the_backend_that_will_run_them(make):
     make.compared.clear()
     make(max_batch=1)
     assert set(make.compared) == {1}, "a plan for one image was given two"
+
+
+def test_a_bundle_for_single_images_is_read_back_and_run_too(make):
+    """The first case is a batch of two, which such plans do not take."""
+    make(max_batch=1)
+    assert set(make.compared) == {1}
+    assert make.runs[0] > 1
+    assert make.runs[-1] == 1
+
+
+def test_an_engine_without_an_inspector_is_not_proven(make, monkeypatch):
+    monkeypatch.setattr(builder_double.ICudaEngine, "create_engine_inspector", lambda _: None)
+    with pytest.raises(BuildError, match="makes no inspector"):
+        make()
 
 
 def test_version_compatible_plans(make):

@@ -98,7 +98,7 @@ def test_an_engine_whose_types_are_all_open_is_not_proven():
         proven(layer("stem/Conv", open_, open_, key="Format/Datatype"))
 
 
-@pytest.mark.parametrize("text", ["", "null", "{}", '{"Layers": 3}'])
+@pytest.mark.parametrize("text", ["", "null", "{}", '{"Layers": 3}', None])
 def test_no_json_of_an_inspector(text):
     with pytest.raises(VerificationError, match="expected JSON with 'Layers'"):
         read_layers(text, NODES)

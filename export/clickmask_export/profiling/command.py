@@ -13,7 +13,7 @@ from typing import Any
 from clickmask.errors import ClickmaskError
 from clickmask.whole_files import write_whole
 from clickmask_export.errors import BuildError
-from clickmask_export.profiling.compare import Comparison, any_slower, compare
+from clickmask_export.profiling.compare import COMPARED, Comparison, any_slower, compare
 from clickmask_export.profiling.machine import gpu_megabytes
 from clickmask_export.profiling.plot import draw
 from clickmask_export.profiling.report import PARTS, SCHEMA, Settings, add_comparison, measure
@@ -72,27 +72,44 @@ def make_parser() -> argparse.ArgumentParser:
     counts = parser.add_argument_group("what is measured")
     add = counts.add_argument
     add("--photo", type=Path, metavar="FILE", help="what is clicked on (scikit-image's astronaut)")
-    add("--sizes", type=int, nargs="+", metavar="S", help="input sizes (all of the bundle's)")
-    add("--rounds", type=int, metavar="N", help=f"sessions of six clicks at each size ({usual.rounds})")
-    add("--starts", type=int, metavar="N", help=f"fresh processes ({usual.starts})")
+    add("--sizes", type=_count, nargs="+", metavar="S", help="input sizes (all of the bundle's)")
+    add("--rounds", type=_count, metavar="N", help=f"sessions of six clicks at each size ({usual.rounds})")
+    add("--starts", type=_count, metavar="N", help=f"fresh processes ({usual.starts})")
     add("--pace", type=float, nargs="+", metavar="S", help="seconds between a person's clicks (1.0 0.3)")
-    add("--paced-objects", type=int, metavar="N", help=f"that a person cuts out ({usual.paced_objects})")
-    add("--sessions", type=int, nargs="+", metavar="N", help="sessions at once (1 2 4 8 16 32)")
+    add("--paced-objects", type=_count, metavar="N", help=f"that a person cuts out ({usual.paced_objects})")
+    add("--sessions", type=_count, nargs="+", metavar="N", help="sessions at once (1 2 4 8 16 32)")
     add("--seconds", type=float, metavar="T", help=f"for each number of sessions ({usual.seconds:g})")
     return parser
+
+
+def _count(text: str) -> int:
+    """A number of something to measure: at least one."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 on, got {text!r}")
+    return int(text)
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     options = make_parser().parse_args(words)
     try:
+        _check(options)
         return _run(options)
-    except (BuildError, ClickmaskError) as exc:
+    except (BuildError, ClickmaskError, OSError) as exc:
         print(f"profile_latency.py: error: {' '.join(str(exc).split())}", file=sys.stderr)
     except KeyboardInterrupt:
         print("profile_latency.py: stopped", file=sys.stderr)
         return 130
     return 1
+
+
+def _check(options: argparse.Namespace) -> None:
+    """What would come to nothing after minutes of measuring."""
+    parts = options.only or PARTS
+    if options.plot and "clicks" not in parts:
+        raise BuildError("--plot draws the part 'clicks': name it in --only, or leave --plot out")
+    if options.baseline and not set(COMPARED) & set(parts):
+        raise BuildError(f"--baseline compares {', '.join(COMPARED)}: name one in --only, or leave it out")
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -107,6 +124,7 @@ def _run(options: argparse.Namespace) -> int:
         for path, name in zip(paths, _names(paths), strict=True):
             subjects.append(open_subject(path, how, name, warm=not options.quick))
             stack.enter_context(subjects[-1].segmenter)
+        _check_sizes(options, subjects)
         report = measure(subjects, _settings(options), lambda part: print(f"{part} ...", file=sys.stderr))
         report["machine"]["gpu_mb"] = {"before": gpu_before, "after": gpu_megabytes()}
     rows = _compared(report, earlier, options) if options.baseline else []
@@ -120,6 +138,12 @@ def _run(options: argparse.Namespace) -> int:
         options.plot.parent.mkdir(parents=True, exist_ok=True)
         draw(options.plot, report)
     return SLOWER if any_slower(rows) else 0
+
+
+def _check_sizes(options: argparse.Namespace, subjects: Sequence[Subject]) -> None:
+    for subject in subjects:
+        if options.sizes and not set(options.sizes) & set(subject.sizes):
+            raise BuildError(f"--sizes: expected some of {subject.name}'s {list(subject.sizes)}, got none")
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -157,13 +181,17 @@ def _compared(
 ) -> list[Comparison]:
     if earlier is None:
         *bundles, baseline = report["bundles"]
-        return [
+        rows = [
             row
             for bundle in bundles
             for row in compare(bundle, baseline, options.fail_above, interleaved=True)
         ]
-    if earlier["machine"]["cpu"] != report["machine"]["cpu"]:
-        print("warning: the earlier run is of another processor", file=sys.stderr)
+        if not rows:
+            raise BuildError(f"{options.baseline} has nothing in common with what was measured")
+        return rows
+    for what, key in (("processor", "cpu"), ("graphics card", "gpus")):
+        if earlier["machine"][key] != report["machine"][key]:
+            print(f"warning: the earlier run is of another {what}", file=sys.stderr)
     before = {bundle["name"]: bundle for bundle in earlier["bundles"]}
     if len(report["bundles"]) == len(before) == 1:  # whatever it was called
         before = {report["bundles"][0]["name"]: earlier["bundles"][0]}
@@ -178,6 +206,6 @@ def _compared(
 
 
 def _names(paths: Sequence[str]) -> list[str]:
-    """Folders' names, with the folder above where two have the same."""
+    """Folders' names, with their places where two have the same."""
     short = [Path(path).name for path in paths]
     return [name if short.count(name) == 1 else f"{name} #{place + 1}" for place, name in enumerate(short)]

@@ -8,6 +8,9 @@ from typing import Any
 
 from clickmask_export.profiling.figures import Ratio, ratio_of_medians
 
+COMPARED = ("clicks", "cold_start", "paced")
+"""Parts of a report that have single times to compare."""
+
 _ENOUGH = 5  # times of each: with fewer, an interval says nothing
 
 

@@ -46,8 +46,10 @@ def measure_crowd(
         thread.start()
     begin.wait()
     start = time.perf_counter()
-    time.sleep(seconds)
-    stop.set()
+    try:
+        time.sleep(seconds)
+    finally:  # also after Ctrl-C: a process does not end before its threads
+        stop.set()
     for thread in threads:
         thread.join()
     spent = time.perf_counter() - start

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from clickmask.backends.click_rows import by_label
 from clickmask.backends.host import split_device
 from clickmask.bundle import Bundle
 from clickmask.encode import click_slots
@@ -83,15 +84,17 @@ def module_of(node: str) -> str:
 def inputs_of(spec: GraphSpec, size: int, most_clicks: int) -> dict[str, np.ndarray]:
     """Plausible inputs of a graph, by name; float32."""
     generator = np.random.default_rng(0)
-    slots = click_slots(_CLICKS, most_clicks)
+    given = min(_CLICKS, most_clicks)
+    slots = click_slots(given, most_clicks)
     inputs = {}
     for tensor in spec.inputs:
         shape = [_extent(extent, size, slots) for extent in tensor.shape]
         inputs[tensor.name] = generator.random(shape, np.float32)
-        if tensor.name == "clicks":
-            inputs[tensor.name] = np.full(shape, -1, np.float32)
-            rows = generator.uniform(0, size - 1, (_CLICKS, 2))
-            inputs[tensor.name][0, :_CLICKS] = np.column_stack([rows, np.arange(_CLICKS) % 2])
+        if tensor.name in ("clicks", "clicks_by_label"):
+            clicks = np.full((1, slots, 3), -1, np.float32)
+            rows = generator.uniform(0, size - 1, (given, 2))
+            clicks[0, :given] = np.column_stack([rows, np.arange(given) % 2])
+            inputs[tensor.name] = clicks if tensor.name == "clicks" else by_label(clicks)
     return inputs
 
 

@@ -6,11 +6,14 @@ import hashlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from clickmask.backends.base import Backend
+from clickmask.backends.cuda_runtime import CudaRuntime
 from clickmask.backends.diffusion import Place
+from clickmask.backends.host import split_device
 from clickmask.bundle import MANIFEST_NAME, Bundle, bundle_path
 from clickmask.segmenter import Segmenter
 from clickmask_export.errors import BuildError
@@ -94,10 +97,16 @@ def synchroniser(device: str) -> Callable[[], Any] | None:
     """
     if device == "cpu":
         return None
+    index = split_device(device)[1]
     if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_initialized():
-        return torch.cuda.synchronize
+        return partial(torch.cuda.synchronize, index)
     try:
-        from cuda.bindings import runtime
+        cuda = CudaRuntime(index)
     except ImportError as exc:
         raise BuildError(f'stages on {device} need cuda-python: pip install "clickmask[tensorrt]"') from exc
-    return runtime.cudaDeviceSynchronize
+
+    def wait() -> None:
+        with cuda.current():
+            cuda.call(cuda.cudart.cudaDeviceSynchronize)
+
+    return wait

@@ -11,6 +11,8 @@ import re
 from collections import defaultdict
 from typing import Any
 
+from clickmask.backends.cuda_runtime import CudaRuntime
+from clickmask.backends.tensorrt_engine import EngineLoader, import_tensorrt
 from clickmask.bundle import Bundle
 from clickmask.errors import BackendError
 from clickmask.manifest import Artefact
@@ -29,20 +31,17 @@ def profile_engines(
         where the engine tells (it does if it was built with detailed profiling verbosity).
 
     Raises:
-        BackendError: TensorRT refuses something.
+        BackendError: TensorRT refuses something, and says what.
+        BackendUnavailableError: there is only the lean TensorRT.
     """
-    import tensorrt as trt
-
-    from clickmask.backends.cuda_runtime import CudaRuntime
-
-    cuda, runtime = CudaRuntime(device), trt.Runtime(trt.Logger(trt.Logger.ERROR))
+    trt, cuda = import_tensorrt("tensorrt"), CudaRuntime(device)
     profile = next(i for i, p in enumerate(artefact.engine.profiles) if p.takes(size, 1))
     found = {}
     with cuda.current():
+        # The bundle's user was not asked whether plans may bring code.
+        loader = EngineLoader(trt, trust_host_code=False)
         for graph in graphs:
-            engine = runtime.deserialize_cuda_engine(bundle.read(artefact.files[graph]))
-            if engine is None:
-                raise BackendError(f"TensorRT does not load the plan of {graph!r}")
+            engine = loader.load(bundle.read(artefact.files[graph]))
             inputs = inputs_of(bundle.manifest.graphs[graph], size, bundle.manifest.input.max_clicks)
             times = _profile(trt, cuda, engine, profile, inputs, runs)
             found[graph] = times, origins(_inspected(trt, engine))
@@ -73,8 +72,9 @@ def _profile(
         def report_layer_time(self, layer_name: str, ms: float) -> None:
             self.spent[layer_name].append(ms)
 
-    times, stream, pointers = Times(), cuda.new_stream(), []
     context = engine.create_execution_context()
+    _require(context is not None, "an execution context")
+    times, stream, pointers = Times(), cuda.new_stream(), []
     try:
         _require(context.set_optimization_profile_async(profile, int(stream)), "the profile")
         cuda.synchronize(stream)
