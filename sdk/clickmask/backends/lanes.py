@@ -17,7 +17,13 @@ _log = logging.getLogger("clickmask")
 
 
 class Lane(Protocol):
-    """A stream and what belongs to it."""
+    """A stream and what belongs to it.
+
+    Attributes:
+        warming: Whether new shapes may be captured.
+    """
+
+    warming: bool
 
     def finish(self) -> None:
         """Wait until nothing of the call is running any more."""
@@ -44,21 +50,39 @@ class Lanes(Generic[AnyLane]):
         self._made = 0
         self._closed = False
         self._changed = threading.Condition()
+        self._own, self._warm_up = threading.local(), threading.Lock()
+
+    @property
+    def mine(self) -> AnyLane | None:
+        """The lane that this thread has, by ``lent`` or in ``warm_up``."""
+        return getattr(self._own, "lane", None)
 
     @contextmanager
     def lent(self) -> Iterator[AnyLane]:
         """A lane for the caller alone. After an error it is given up, since nothing is known of its state."""
-        lane = self._take()
+        lane = self._own.lane = self._take()
         try:
             yield lane
             lane.finish()
         except BaseException:
             self._drop(lane)
             raise
+        finally:
+            self._own.lane = None
         self._give(lane)
 
+    def warm_up(self, run: Callable[[], None]) -> None:
+        """Call something in every lane there can be, which is ``mine`` then and ``warming``."""
+        with self._warm_up, self._all_lent() as lanes:
+            for lane in lanes:
+                self._own.lane, lane.warming = lane, True
+                try:
+                    run()
+                finally:
+                    self._own.lane, lane.warming = None, False
+
     @contextmanager
-    def all_lent(self) -> Iterator[list[AnyLane]]:
+    def _all_lent(self) -> Iterator[list[AnyLane]]:
         """Every lane there can be, made where it was not; callers of ``lent`` wait. One thread at a time.
 
         After an error all are given up, as in ``lent``.

@@ -6,7 +6,6 @@ the primary context; torch and pycuda are not involved.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -52,8 +51,6 @@ class TensorRtBackend(Backend):
         )
         by_size = [[p.max_batch for p in facts.profiles if p.size == size] for size in manifest.input.sizes]
         self.largest_batch = min(map(max, by_size))
-        self._mine = threading.local()
-        self._warming = threading.Lock()
 
     @classmethod
     def open(
@@ -96,13 +93,8 @@ class TensorRtBackend(Backend):
 
     def warmup(self, batches: Sequence[int] = (1,)) -> None:
         """Run and capture every shape in every lane; see :meth:`Backend.warmup`."""
-        with self._warming, self._cuda.current(), self._lanes.all_lent() as lanes:
-            for lane in lanes:
-                self._mine.lane, lane.warming = lane, True
-                try:
-                    super().warmup(batches)
-                finally:
-                    self._mine.lane, lane.warming = None, False
+        with self._cuda.current():
+            self._lanes.warm_up(lambda: super(TensorRtBackend, self).warmup(batches))
 
     def close(self) -> None:
         """Free the device; see :meth:`Backend.close`. Features still held keep their memory until they go."""
@@ -114,17 +106,13 @@ class TensorRtBackend(Backend):
 
     @contextmanager
     def _call(self) -> Iterator[None]:
-        lane = getattr(self._mine, "lane", None)
+        lane = self._lanes.mine
         if lane is not None:  # warming: the lane is this thread's already
             yield
             lane.finish()
             return
-        with self._cuda.current(), self._lanes.lent() as lane:
-            self._mine.lane = lane
-            try:
-                yield
-            finally:
-                self._mine.lane = None
+        with self._cuda.current(), self._lanes.lent():
+            yield
 
     def _upload(self, array: np.ndarray) -> DeviceArray:
         return self._lane.upload(array)
@@ -153,7 +141,8 @@ class TensorRtBackend(Backend):
 
     @property
     def _lane(self) -> TensorRtLane:
-        lane: TensorRtLane = self._mine.lane
+        lane = self._lanes.mine
+        assert lane is not None  # every call is inside `_call`
         return lane
 
 

@@ -6,7 +6,6 @@ program: open only bundles whose maker is trusted (docs/bundle.md).
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -40,7 +39,6 @@ class TorchScriptBackend(Backend):
         super().__init__("torchscript", device, reason, manifest, choice, threads)
         self._modules = modules
         self._lanes: Lanes[TorchLane] | None = None
-        self._mine, self._warming = threading.local(), threading.Lock()
         if device != "cpu":
             import torch
 
@@ -97,13 +95,7 @@ class TorchScriptBackend(Backend):
         if self._lanes is None:
             super().warmup(batches)
             return
-        with self._warming, self._lanes.all_lent() as lanes:
-            for lane in lanes:
-                self._mine.lane, lane.warming = lane, True
-                try:
-                    super().warmup(batches)
-                finally:
-                    self._mine.lane, lane.warming = None, False
+        self._lanes.warm_up(lambda: super(TorchScriptBackend, self).warmup(batches))
 
     def close(self) -> None:
         """Drop the modules; see :meth:`Backend.close`."""
@@ -126,15 +118,11 @@ class TorchScriptBackend(Backend):
                     lane.finish()
             else:
                 with self._lanes.lent() as lane, torch.cuda.stream(lane.stream):
-                    self._mine.lane = lane
-                    try:
-                        yield
-                    finally:
-                        self._mine.lane = None
+                    yield
 
     @property
     def _lane(self) -> TorchLane | None:
-        return getattr(self._mine, "lane", None)
+        return None if self._lanes is None else self._lanes.mine
 
     def _upload(self, array: np.ndarray) -> Any:
         import torch
