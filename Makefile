@@ -25,6 +25,7 @@ check: .venv/ready  ## style and types
 	$(VENV)/mypy
 
 accuracy: .venv/ready  ## docs/benchmarks/accuracy.md, from the benchmark folders below $(DATA)/eval
+	mkdir -p out
 	$(VENV)/clickmask evaluate default --root $(DATA)/eval --dataset grabcut berkeley davis coco_mval_dev \
 		--protocol-size --anchor grabcut random_walker --anchor-on grabcut berkeley \
 		--json out/accuracy.json --markdown docs/benchmarks/accuracy.md
