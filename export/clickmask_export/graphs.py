@@ -32,6 +32,7 @@ from clickmask.manifest_graphs import TENSORS
 from clickmask_export.errors import RecipeError
 from clickmask_export.precision import in_half
 from clickmask_models.feature_diffusion import FeatureDiffusion
+from clickmask_models.folding import fold_norms
 
 Precision = Literal["fp32", "fp16"]
 
@@ -80,7 +81,8 @@ def make_graphs(
     Raises:
         RecipeError: the encoder's features are not (B, C, S/n, S/n).
     """
-    body = in_half(network) if precision == "fp16" else network
+    body = fold_norms(network)
+    body = in_half(body) if precision == "fp16" else body
     dtype = torch.float16 if precision == "fp16" else torch.float32
     clicks, mask = _clicks(network), _previous_mask(network)
     if not hasattr(network, "encode"):

@@ -114,20 +114,41 @@ def _path(scopes: list[str]) -> list[str]:
 
 
 def _name_dimensions(model: onnx.GraphProto, graph: Graph) -> None:
+    """Gives symbolic dimensions the specification's names, and keeps the shapes between that these describe.
+
+    A runtime fuses a sum into the convolution before it where it sees that both summands have one shape;
+    ONNX's own inference does not follow symbolic sizes through a convolution.
+    """
+    names: dict[str, str] = {}
     for values, specs in ((model.input, graph.spec.inputs), (model.output, graph.spec.outputs)):
         for value, spec in zip(values, specs, strict=True):
             for dimension, extent in zip(value.type.tensor_type.shape.dim, spec.shape, strict=True):
                 # Only what the exporter left symbolic: the lint is to see a dimension that it has fixed.
                 if isinstance(extent, str) and dimension.HasField("dim_param"):
+                    names[dimension.dim_param] = extent
                     dimension.dim_param = extent
+    produced = {name for node in model.node for name in node.output}
+    between = [value for value in model.value_info if value.name in produced and _rename(value, names)]
+    del model.value_info[:]
+    model.value_info.extend(between)
+
+
+def _rename(value: onnx.ValueInfoProto, names: dict[str, str]) -> bool:
+    """Renames the symbolic dimensions of a value; whether it has any, and each has a name."""
+    symbolic = [d for d in value.type.tensor_type.shape.dim if d.HasField("dim_param")]
+    if not symbolic or any(dimension.dim_param not in names for dimension in symbolic):
+        return False
+    for dimension in symbolic:
+        dimension.dim_param = names[dimension.dim_param]
+    return True
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Removes what neither runtimes nor readers need: stack traces, paths, intermediate shapes."""
+    """Removes what neither runtimes nor readers need: stack traces and paths."""
     graph = model.graph
-    del model.metadata_props[:], graph.metadata_props[:], graph.value_info[:]
+    del model.metadata_props[:], graph.metadata_props[:]
     model.doc_string = graph.doc_string = ""
-    for item in (*graph.node, *graph.initializer, *graph.input, *graph.output):
+    for item in (*graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
         del item.metadata_props[:]
         item.doc_string = ""
 

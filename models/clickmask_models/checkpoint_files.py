@@ -123,8 +123,10 @@ def _choose(path: Path, loaded: Any, index: int | None) -> Any:
     if index is None or not 0 <= index < len(loaded):
         got = "none was chosen" if index is None else f"{index} was chosen"
         raise CheckpointError(
-            f"{path}: holds a list of {len(loaded)} networks, one for each click (the last for all later "
-            f"ones), and {got}; a bundle takes one: choose it by --checkpoint-index, 0 to {len(loaded) - 1}"
+            f"{path}: expected one network, got a list of {len(loaded)}, one for each click (the last for "
+            f"all later ones), and {got}. build_engine.py's --checkpoint takes one of them by "
+            f"--checkpoint-index, 0 to {len(loaded) - 1}; for anything else save it alone: "
+            f"torch.save(torch.load({str(path)!r}, weights_only=True)[{len(loaded) - 1}], 'one.pth')"
         )
     return loaded[index]
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clickmask_models.backbones.mobilenet_v2 import MEAN, STD, ContextHead, MobileNetV2
-from clickmask_models.click_maps import ClickMapConfig, cell_clicks, click_maps
+from clickmask_models.click_maps import ClickMapConfig, cell_clicks, click_maps, click_planes
 from clickmask_models.feature_diffusion import FeatureDiffusion, FeatureDiffusionConfig
 from clickmask_models.layers import InvertedResidual, separable
 from clickmask_models.outputs import Outputs
@@ -83,13 +83,17 @@ class EncodeOnce(nn.Module):
         self.lateral = nn.ModuleList(
             nn.Conv2d(source, width, 1) for source, width in zip(sources, config.widths, strict=True)
         )
+        self.coarse: nn.Module = nn.Identity()  # see folding.py
         self.decoder = decoder
 
     def encode(self, image: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) RGB in [0, 1] -> features at strides 2, 4, 8, 16; independent of clicks."""
+        """(B, 3, H, W) RGB in [0, 1] -> features at strides 2, 4, 8, 16; independent of clicks.
+
+        The fine ones are the backbone's own, of few channels, since they are what a cached crop holds; the
+        coarse one is as wide as the decoder.
+        """
         pyramid = self.backbone((image - 0.5) * 2.0)  # (x - MEAN) / STD, exact in binary
-        levels = (*pyramid[:3], self.context(pyramid.s16))
-        return tuple(lateral(level) for lateral, level in zip(self.lateral, levels, strict=True))
+        return (*pyramid[:3], self.lateral[3](self.context(pyramid.s16)))
 
     def decode(self, features: tuple[Tensor, ...], clicks: Tensor, previous_mask: Tensor) -> Tensor:
         """Features of ``encode``, clicks (B, M, 3), previous mask (B, 1, H, W) -> logits (B, 1, H, W)."""
@@ -99,7 +103,8 @@ class EncodeOnce(nn.Module):
         self, features: tuple[Tensor, ...], clicks: Tensor, previous_mask: Tensor
     ) -> Outputs:
         """As ``decode``, with the logits that FDM's auxiliary loss supervises."""
-        return self.decoder(features, clicks, previous_mask)
+        fine = (lateral(feature) for lateral, feature in zip(self.lateral[:3], features[:3], strict=True))
+        return self.decoder((*fine, self.coarse(features[3])), clicks, previous_mask)
 
     def forward(self, image: Tensor, clicks: Tensor, previous_mask: Tensor) -> Tensor:
         return self.decode(self.encode(image), clicks, previous_mask)
@@ -135,24 +140,38 @@ class ClickDecoder(nn.Module):
             in_channels = click_width
         self.fuse = nn.ModuleList(nn.BatchNorm2d(width) for width in config.widths)
 
-    def hinted(self, features: tuple[Tensor, ...], clicks: Tensor, previous_mask: Tensor) -> list[Tensor]:
-        """Features of strides 2, 4, 8 and 16 plus what clicks and previous mask say there."""
-        maps = click_maps(clicks, *previous_mask.shape[-2:], self.config.click_map)
-        hint = torch.cat([maps, previous_mask.float()], dim=1).to(features[0].dtype)
+    def reduction(self, level: int) -> nn.Conv2d | None:
+        """What gives ``blend`` its ``upper`` at a stride, before that is enlarged."""
+        raise NotImplementedError
+
+    def hints(self, clicks: Tensor, previous_mask: Tensor, dtype: torch.dtype) -> list[Tensor]:
+        """What clicks and previous mask say at strides 2, 4, 8 and 16."""
+        hint = click_planes(clicks, previous_mask, self.config.click_map).to(dtype)
         found = []
-        for feature, stem, lateral in zip(features, self.click_stem, self.click_lateral, strict=True):
+        for stem in self.click_stem:
             hint = F.relu(stem(hint))
-            found.append(feature + lateral(hint))
+            found.append(hint)
         return found
 
-    def blend(self, level: int, x: Tensor) -> Tensor:
-        """Features of one stride, summed of several sources, normalised."""
-        return F.relu(self.fuse[level](x))
+    def blend(self, level: int, hint: Tensor, feature: Tensor, upper: Tensor | None = None) -> Tensor:
+        """Features of one stride: those of the image, of the stride above and of the clicks; normalised."""
+        # One source at a time onto what there is: each sum is then part of the convolution before it.
+        x = feature if upper is None else upper + feature
+        return F.relu(self.fuse[level](x + self.click_lateral[level](hint)))
 
 
 def enlarge(x: Tensor) -> Tensor:
     """To twice the size, about pixel centres."""
     return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
+def enlarge_plane(x: Tensor) -> Tensor:
+    """As ``enlarge``, of a single channel, (B, 1, h, w), in float32.
+
+    Runtimes that block channels by 16 would enlarge 15 channels of nothing beside it: without its channel for
+    a moment, the plane leaves that layout.
+    """
+    return enlarge(x.float().squeeze(1).unsqueeze(1))
 
 
 class _Decoder(ClickDecoder):
@@ -177,14 +196,17 @@ class _Decoder(ClickDecoder):
         )
         self.head = nn.Conv2d(s2, 1, 1)
 
+    def reduction(self, level: int) -> nn.Conv2d | None:
+        return self.reduce[level] if level < 3 else None
+
     def forward(self, features: tuple[Tensor, ...], clicks: Tensor, previous_mask: Tensor) -> Outputs:
-        hinted = self.hinted(features, clicks, previous_mask)
-        x = self.global_blocks(self.blend(3, hinted[3]))
+        hints = self.hints(clicks, previous_mask, features[0].dtype)
+        x = self.global_blocks(self.blend(3, hints[3], features[3]))
         kind = ClickMapConfig("gaussian", self.config.feature_diffusion.source_size)
         sources = click_maps(clicks, *x.shape[-2:], kind, stride=16)
         x, auxiliary = self.feature_diffusion(x, sources, cell_clicks(clicks, stride=16))
         for level in (2, 1, 0):
             # Reduced before it is enlarged: the same result (both are linear), a quarter of the work.
             upper = enlarge(self.reduce[level](x))
-            x = self.refine[level](self.blend(level, hinted[level] + upper))
-        return Outputs(enlarge(self.head(x).float()), auxiliary)
+            x = self.refine[level](self.blend(level, hints[level], features[level], upper))
+        return Outputs(enlarge_plane(self.head(x)), auxiliary)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from clickmask_models.click_maps import ClickMapConfig
-from clickmask_models.encode_once import ClickDecoder, EncodeOnce, check_widths, enlarge
+from clickmask_models.encode_once import ClickDecoder, EncodeOnce, check_widths, enlarge, enlarge_plane
 from clickmask_models.layers import InvertedResidual, separable
 from clickmask_models.outputs import Outputs
 from clickmask_models.pixel_diffusion import PixelDiffusionConfig
@@ -87,18 +87,22 @@ class _Decoder(ClickDecoder):
         self.refine_fine = separable(s2, s2, 3)
         self.head = nn.Conv2d(s2, 1, 1)
 
+    def reduction(self, level: int) -> nn.Conv2d | None:
+        middle = None if self.config.hsgm else self.reduce_middle
+        return (self.reduce_fine, middle, self.reduce_coarse, None)[level]
+
     def forward(self, features: tuple[Tensor, ...], clicks: Tensor, previous_mask: Tensor) -> Outputs:
-        hinted = self.hinted(features, clicks, previous_mask)
-        x = self.global_blocks(self.blend(3, hinted[3]))
+        hints = self.hints(clicks, previous_mask, features[0].dtype)
+        x = self.global_blocks(self.blend(3, hints[3], features[3]))
         if self.config.sgm:
             x = self.sgm(x, self._cells(clicks, x, _COARSE))
-        x = self.refine_coarse(self.blend(2, hinted[2] + enlarge(self.reduce_coarse(x))))
+        x = self.refine_coarse(self.blend(2, hints[2], features[2], enlarge(self.reduce_coarse(x))))
         if self.config.hsgm:
-            x = self.hsgm(x, self.blend(1, hinted[1]), self._cells(clicks, hinted[1], _FINE))
+            x = self.hsgm(x, self.blend(1, hints[1], features[1]), self._cells(clicks, hints[1], _FINE))
         else:
-            x = self.refine_middle(self.blend(1, hinted[1] + enlarge(self.reduce_middle(x))))
-        x = self.refine_fine(self.blend(0, hinted[0] + enlarge(self.reduce_fine(x))))
-        return Outputs(enlarge(self.head(x).float()), None)
+            x = self.refine_middle(self.blend(1, hints[1], features[1], enlarge(self.reduce_middle(x))))
+        x = self.refine_fine(self.blend(0, hints[0], features[0], enlarge(self.reduce_fine(x))))
+        return Outputs(enlarge_plane(self.head(x)), None)
 
     def _cells(self, clicks: Tensor, x: Tensor, stride: int) -> ClickCells:
         drops = self.config.propagation.drops_first_cell

@@ -141,8 +141,9 @@ class FeatureDiffusion(nn.Module):
         """
         variant = self.config.variant
         if variant == "non_local":
-            message = self._attend(x, [torch.ones_like(sources[:, :1])])[0]
-            return FeatureDiffusionOutput(x + self.project[0](message), None)
+            return FeatureDiffusionOutput(
+                self._added(x, self._attend(x, torch.ones_like(sources[:, :1]))), None
+            )
 
         destination_logits = self.destination_head(x)
         if variant == "auxiliary":
@@ -156,34 +157,33 @@ class FeatureDiffusion(nn.Module):
             return FeatureDiffusionOutput(
                 x + self._near_clicks(x, source_weights, row_weights, centres), destination_logits
             )
-        out = x
-        for project, message, rows in zip(
-            self.project, self._attend(x, source_weights), row_weights, strict=True
-        ):
-            out = out + project(message * rows.to(message.dtype))
-        return FeatureDiffusionOutput(out, destination_logits)
+        messages = self._attend(x, source_weights) * _as_rows(row_weights)
+        return FeatureDiffusionOutput(self._added(x, messages), destination_logits)
 
-    def _attend(self, x: Tensor, source_weights: list[Tensor]) -> list[Tensor]:
-        """softmax_j(S[j] * A[i, j]) g, for each S; logits and softmax in float32.
+    def _attend(self, x: Tensor, source_weights: Tensor) -> Tensor:
+        """softmax_j(S[j] * A[i, j]) g for each S of (B, branches, h, w); (B, branches, C', N) float32.
 
         A is not scaled by 1/sqrt(C): the paper's logits must be free to grow until a click outweighs
         the N - 1 other positions. They leave half precision's range, so S scales K before the product
         and the product itself is float32.
         """
-        height, width = x.shape[-2:]
-        query = _tokens(self.theta(x)).float()
-        keys = self.phi(x).float()
-        values = _tokens(self.g(x)).float()
-        messages = []
+        keys = self.phi(x).float().flatten(2).unsqueeze(1) * _as_rows(source_weights)  # (B, branches, C', N)
+        query, values = _tokens(self.theta(x)).float(), _tokens(self.g(x)).float()
         with torch.autocast(x.device.type, enabled=False):
-            for weight in source_weights:
-                message = F.scaled_dot_product_attention(query, _tokens(keys * weight), values, scale=1.0)
-                message = message.squeeze(1).transpose(1, 2).unflatten(2, (height, width))
-                messages.append(message.to(x.dtype))
-        return messages
+            messages = [_attention(query, key, values) for key in keys.split(1, dim=1)]
+            return torch.cat(messages, dim=1).transpose(2, 3)
+
+    def _added(self, x: Tensor, messages: Tensor) -> Tensor:
+        """X and the projections of the branches' messages, (B, branches, C', N)."""
+        maps = messages.to(x.dtype).reshape(x.shape[0], -1, *x.shape[2:])
+        if len(self.project) == 1:  # of one branch, or of both (folding.py)
+            return x + self.project[0](maps)
+        for project, branch in zip(self.project, maps.chunk(len(self.project), dim=1), strict=True):
+            x = x + project(branch)
+        return x
 
     def _near_clicks(
-        self, x: Tensor, source_weights: list[Tensor], row_weights: list[Tensor], centres: Tensor | None
+        self, x: Tensor, source_weights: Tensor, row_weights: Tensor, centres: Tensor | None
     ) -> Tensor:
         """What both branches add to X, each with the cells around its clicks and one more as keys; see
         ``forward``. As in ``_attend``, all from the logits on is float32.
@@ -194,13 +194,13 @@ class FeatureDiffusion(nn.Module):
         tokens = x.flatten(2).transpose(1, 2).contiguous()  # (B, N, C)
         keys = self._windows(centres, height, width)
         near = _with_rest(tokens, keys)  # (B, 2, K + 1, C)
-        sources = torch.cat(source_weights, dim=1).flatten(2).gather(2, keys.index)  # (B, 2, K)
+        sources = source_weights.flatten(2).gather(2, keys.index)  # (B, 2, K)
         query = _linear(self.theta, tokens).float().unsqueeze(1)
         key = _linear(self.phi, near).float() * F.pad(sources, (0, 1)).unsqueeze(-1)
         projections = [_folded(*project) for project in self.project]
         matrix = torch.stack([weight for weight, _ in projections])  # (2, C', C)
         value = _linear(self.g, near).float() @ matrix
-        rows = torch.cat(row_weights, dim=1).flatten(2).unsqueeze(-1)  # (B, 2, N, 1)
+        rows = row_weights.flatten(2).unsqueeze(-1)  # (B, 2, N, 1)
         with torch.autocast(x.device.type, enabled=False):
             attention = torch.softmax(query @ key.transpose(2, 3) + keys.bias.unsqueeze(2), dim=-1)
             added = (attention @ value * rows).sum(dim=1) + sum(shift for _, shift in projections)
@@ -214,37 +214,44 @@ class FeatureDiffusion(nn.Module):
         return window_keys(rows[..., :2], present, height, width, radius)
 
 
-def diffusion_weights(
-    variant: Variant, sources: Tensor, destination: Tensor
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Source weights S and destination weights D of both branches (Table 5; code v1-v3).
+def diffusion_weights(variant: Variant, sources: Tensor, destination: Tensor) -> tuple[Tensor, Tensor]:
+    """Source weights S and destination weights D of both branches, (B, 2, h, w) (Table 5; code v1-v3).
 
     Args:
         variant: any but ``auxiliary`` and ``non_local``.
         sources: (B, 2, h, w) click weights.
         destination: (B, 1, h, w) foreground probability; the background's is 1 - it (Eq. 3).
     """
-    s = [sources[:, 0:1], sources[:, 1:2]]
-    d = [destination, 1.0 - destination]
+    d = torch.cat([destination, 1.0 - destination], dim=1)
     if variant == "source2full":
-        return s, [torch.ones_like(d[0])] * 2
+        return sources, torch.ones_like(d)
     if variant == "des2des":
         return d, d
     if variant == "v1":
-        return [0.9 * w + 0.1 for w in s], [0.9 * w + 0.1 for w in d]
+        return 0.9 * sources + 0.1, 0.9 * d + 0.1
     if variant == "v2":
-        return [s[0], 0.5 * s[1] + 0.5 * d[1]], d
+        return torch.cat([sources[:, :1], 0.5 * sources[:, 1:] + 0.5 * d[:, 1:]], dim=1), d
     if variant == "v3":
-        return [w + (p > 0.8).to(w.dtype) for w, p in zip(s, d, strict=True)], d
-    return s, d
+        return sources + (d > 0.8).to(sources.dtype), d
+    return sources, d
+
+
+def _attention(query: Tensor, key: Tensor, values: Tensor) -> Tensor:
+    """softmax(query key) values, unscaled; (B, 1, N, C') each, but the key (B, 1, C', N)."""
+    if torch.compiler.is_exporting():  # as the exporter writes it, without transposing keys there and back
+        return torch.softmax(query @ key, dim=-1) @ values
+    # Contiguous: a strided view would take a path that builds the N x N matrix.
+    return F.scaled_dot_product_attention(query, key.transpose(2, 3).contiguous(), values, scale=1.0)
+
+
+def _as_rows(weights: Tensor) -> Tensor:
+    """(B, branches, h, w) -> (B, branches, 1, N)."""
+    return weights.reshape(*weights.shape[:2], 1, -1)
 
 
 def _tokens(x: Tensor) -> Tensor:
-    """(B, C, h, w) -> (B, 1, N, C), contiguous: a strided view would take the N x N path of attention.
-
-    4-D, since the ONNX exporter rejects 3-D attention.
-    """
-    return x.flatten(2).transpose(1, 2).unsqueeze(1).contiguous()
+    """(B, C, h, w) -> (B, 1, N, C), contiguous."""
+    return x.permute(0, 2, 3, 1).reshape(x.shape[0], 1, -1, x.shape[1]).contiguous()
 
 
 def _with_rest(tokens: Tensor, keys: WindowKeys) -> Tensor:

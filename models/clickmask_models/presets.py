@@ -74,7 +74,7 @@ _PAPER_PIPELINE = Pipeline(
     sizes=(384, 608),
     fit="letterbox",
     coordinates="public",
-    crop=Crop("paper", start_click=3, expansion=1.4, min_size=200, min_fraction=0.0, hysteresis_iou=0.5),
+    crop=Crop("fbrs", start_click=3, expansion=1.4, min_size=200, min_fraction=0.0, hysteresis_iou=0.5),
     flip_averaging=True,
     threshold=0.5,
 )

@@ -85,7 +85,7 @@ def test_a_file_that_is_no_checkpoint_is_a_failed_build(tmp_path):
 def test_a_second_network_needs_a_policy_that_runs_it(cdnet):
     networks = open_networks(cdnet, None, cdnet, progress())
     recipe = make_recipe(networks["network"], Overrides(preset="paper"))
-    with pytest.raises(RecipeError, match="preset 'paper' has the policy 'paper'"):
+    with pytest.raises(RecipeError, match="preset 'paper' has the policy 'fbrs'"):
         check_strategy(networks, recipe)
     check_strategy(networks, replace(recipe, crop=CropPolicy.named("global_to_local")))
     check_strategy({"network": networks["network"]}, recipe)

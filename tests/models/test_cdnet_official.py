@@ -95,8 +95,8 @@ def test_feature_diffusion_weights(network, runs, recording, case):
     destination = torch.sigmoid(outputs["feature_diffusion.destination_head"][1])
     source_weights, row_weights = diffusion_weights("v3", sources, destination)
     for index, sign in enumerate(("pos", "neg")):
-        close(row_weights[index][0, 0], recording(case, f"fdm_D_{sign}"))
-        close(source_weights[index][0, 0], recording(case, f"fdm_S_{sign}"))
+        close(row_weights[0, index], recording(case, f"fdm_D_{sign}"))
+        close(source_weights[0, index], recording(case, f"fdm_S_{sign}"))
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -65,10 +65,18 @@ def test_settings_beside_the_state_dict_are_kept_and_the_rest_is_not_read(tmp_pa
 def test_one_of_a_list_is_chosen_and_never_guessed(tmp_path):
     path = written(tmp_path / "list.pth", [{"a": torch.zeros(1)}, {"b": torch.zeros(1)}])
     assert read_checkpoint(path, 1).tensors.keys() == {"b"}
-    assert "list of 2 networks" in refusal(path)
+    assert "list of 2" in refusal(path)
     assert "--checkpoint-index, 0 to 1" in refusal(path)
     for index in (2, -1):
         assert f"{index} was chosen" in refusal(path, index)
+
+
+def test_the_way_out_of_a_list_works_where_no_option_chooses(tmp_path, monkeypatch):
+    """As for --local-checkpoint, and for all that the trainer reads."""
+    path = written(tmp_path / "list.pth", [{"a": torch.zeros(1)}, {"b": torch.ones(1)}])
+    monkeypatch.chdir(tmp_path)
+    exec(refusal(path).rpartition("save it alone: ")[2], {"torch": torch})  # noqa: S102
+    assert read_checkpoint(tmp_path / "one.pth").tensors == {"b": torch.ones(1)}
 
 
 def test_number_for_a_file_with_one_network_is_refused(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from clickmask_models.click_maps import ClickMapConfig, click_maps, squared_distances
+from clickmask_models.click_maps import ClickMapConfig, click_maps, click_planes, squared_distances
 
 CLICKS = [(4.0, 3.0, 1.0), (9.5, 7.25, 1.0), (0.0, 0.0, 0.0), (15.0, 11.0, 0.0), (-1.0, -1.0, -1.0)]
 
@@ -108,6 +108,49 @@ def test_distances_without_a_click_are_beyond_any_image():
     distances = squared_distances(torch.tensor([[[3.0, 4.0, 1.0]]]), 8, 8)
     assert distances[0, 0, 0, 0] == 25.0
     assert distances[0, 1].min() >= 2e9
+
+
+def scattered(count, width, height, stride, seed):
+    """Clicks in and around a map: anywhere, on whole and half pixels, and a rounding error beside those."""
+    generator = torch.Generator().manual_seed(seed)
+    places = torch.rand(count, 2, generator=generator) * torch.tensor([width + 40, height + 40]) - 20
+    kind = torch.arange(count) % 5
+    near = (torch.rand(count, 2, generator=generator) - 0.5) * 2e-6
+    places = torch.where((kind > 0)[:, None], (places * 2).round() / 2, places)
+    places = torch.where((kind > 2)[:, None], places.round(), places)
+    places = torch.where((kind % 2 == 0)[:, None], places + near, places)
+    label = torch.randint(-1, 2, (count, 1), generator=generator)
+    return torch.cat([places * stride, label], dim=1)[None]
+
+
+@pytest.mark.parametrize("radius", [0.4, 0.5, 1.0, 2.5, 4.3, 5.0, 5.5, 24.0])
+@pytest.mark.parametrize("stride", [1, 8])
+def test_disks_are_exactly_where_the_distance_to_a_click_is_within_the_radius(radius, stride):
+    for count, seed in ((1, 1), (3, 2), (7, 3), (128, 4)):
+        clicks = scattered(count, 57, 40, stride, seed)
+        maps = click_maps(clicks, 40, 57, ClickMapConfig("disk", radius), stride)
+        dense = (squared_distances(clicks, 40, 57, stride) <= radius**2).float()
+        np.testing.assert_array_equal(maps.numpy(), dense.numpy())
+    assert dense.any()
+
+
+def test_disks_of_clicks_far_away_or_not_there_are_not_drawn():
+    far = [(1e30, 5.0, 1.0), (5.0, -1e30, 0.0), (float("inf"), 5.0, 1.0), (float("nan"), 5.0, 0.0)]
+    assert not draw([*far, (5.0, 5.0, -1.0)], 12, 12, "disk", 5.0).any()
+    np.testing.assert_array_equal(
+        draw([*far, *CLICKS], 12, 16, "disk", 3.0), draw(CLICKS, 12, 16, "disk", 3.0)
+    )
+
+
+@pytest.mark.parametrize("kind", ["disk", "gaussian"])
+@pytest.mark.parametrize("clicks", [CLICKS, [(15.0, 11.0, 1.0), (-9.0, 3.0, 0.0)], [(-1.0, -1.0, -1.0)]])
+def test_planes_are_the_maps_and_the_previous_mask_untouched(kind, clicks):
+    config = ClickMapConfig(kind, 3.0)
+    clicks = torch.tensor([clicks, clicks[::-1]])
+    mask = torch.rand(2, 1, 12, 16, generator=torch.Generator().manual_seed(0))
+    planes = click_planes(clicks, mask, config)
+    np.testing.assert_array_equal(planes[:, :2], click_maps(clicks, 12, 16, config))
+    np.testing.assert_array_equal(planes[:, 2:], mask)
 
 
 @pytest.mark.parametrize(("kind", "size", "name"), [("square", 5.0, "kind"), ("disk", 0.0, "size")])

@@ -17,7 +17,7 @@ from golden import Recording
 from public_files import official_network
 from torch_backend import torch_segmenter
 
-from clickmask.crop import Box
+from clickmask.view import Box
 from clickmask_models.presets import pipeline
 
 CASE = 1  # whose clicks the predictor was given, one by one

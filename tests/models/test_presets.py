@@ -35,7 +35,8 @@ def test_paper_follows_the_paper():
     assert (config.feature_diffusion.variant, config.feature_diffusion.source_kind) == ("fdm", "gaussian")
     pixel = config.pixel_diffusion
     assert (pixel.iterations, pixel.amplitude, pixel.cutoff, pixel.affinity) == (10, 1.0, None, "paper")
-    assert pipeline("paper").crop.start_click == 3
+    crop = pipeline("paper").crop
+    assert (crop.kind, crop.start_click, crop.hysteresis_iou) == ("fbrs", 3, 0.5)
 
 
 def test_official_follows_the_public_code():
@@ -47,7 +48,8 @@ def test_official_follows_the_public_code():
     assert (pixel.iterations, pixel.amplitude, pixel.cutoff, pixel.affinity) == (5, 10.0, 0.25, "official")
     around = pipeline("official")
     assert (around.sizes, around.fit, around.coordinates) == ((384,), "squash", "public")
-    assert (around.crop.start_click, around.crop.min_size, around.flip_averaging) == (2, 10, True)
+    assert (around.crop.kind, around.crop.start_click, around.crop.min_size) == ("paper", 2, 10)
+    assert around.flip_averaging
 
 
 @pytest.mark.parametrize(

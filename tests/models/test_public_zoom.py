@@ -25,8 +25,9 @@ from torch.nn.functional import interpolate
 from torch_backend import mirrored
 
 from clickmask.clicks import Click
-from clickmask.crop import Box, CropPolicy, next_box
+from clickmask.crop import CropPolicy, next_box
 from clickmask.mask import mask_box
+from clickmask.view import Box
 
 CASE = 1  # whose clicks the predictors were given, one by one
 LONG_SIDE = 400
