@@ -14,6 +14,7 @@ import pytest
 from benchmarks import SIZE, disk, photo, save, save_indexed
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from pycocotools import mask as coco
 from scipy.io import savemat
 
@@ -126,6 +127,34 @@ def test_bands_that_nobody_labelled_are_ignored(
 def test_objects_of_one_image_or_video_are_one_group(tmp_path: Path) -> None:
     write_berkeley(tmp_path)
     assert {sample.group for sample in read_dataset(tmp_path)} == {"12003.jpg"}
+
+
+@pytest.mark.parametrize("kind", ["palette", "grey levels"])
+def test_masks_of_ones_own_may_number_their_objects(kind: str, tmp_path: Path) -> None:
+    save(tmp_path / "images/mine.jpg", photo(OBJECT))
+    save(tmp_path / "images/other.png", photo(OTHER))
+    picture = Image.fromarray((OBJECT * 1 + OTHER * 2).astype(np.uint8))
+    if kind == "palette":
+        picture = picture.convert("P")
+        picture.putpalette([0, 0, 0, 31, 119, 180, 255, 255, 255])  # a bright blue; a white beside it
+    (tmp_path / "masks").mkdir()
+    picture.save(tmp_path / "masks/mine.png")
+    Image.fromarray(OTHER).save(tmp_path / "masks/other.png")  # one bit a pixel, white on black
+    samples = read_dataset(tmp_path)
+    assert [sample.name for sample in samples] == ["mine#1", "mine#2", "other"]
+    for sample, truth in zip(samples, (OBJECT, OTHER, OTHER), strict=True):
+        np.testing.assert_array_equal(sample.truth()[0], truth)
+
+
+def test_a_black_and_white_palette_is_a_picture_not_numbers(tmp_path: Path) -> None:
+    save(tmp_path / "images/mine.jpg", photo(OBJECT))
+    (tmp_path / "masks").mkdir()
+    trimap = np.where(disk(60, 60, 24), 128, 0)
+    trimap[OBJECT] = 255
+    Image.fromarray(trimap.astype(np.uint8)).convert("P").save(tmp_path / "masks/mine.png")
+    (sample,) = read_dataset(tmp_path)
+    np.testing.assert_array_equal(sample.truth()[0], OBJECT)
+    np.testing.assert_array_equal(sample.truth()[1], disk(60, 60, 24) & ~OBJECT)
 
 
 def test_indexed_masks_are_read_as_indices_not_colours(dataset: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,7 +22,7 @@ from clickmask_training.ablation_arms import changed, read_ablation
 from clickmask_training.ablation_diffusion import Diffused, variants
 from clickmask_training.checks import ConfigError
 from clickmask_training.config import TrainingConfig
-from clickmask_training.held_out import _native
+from clickmask_training.unexported import native_diffusion
 
 ARMS = Path(__file__).parents[2] / "training/ablation.toml"
 RECIPE = """\
@@ -100,19 +101,24 @@ def test_changes_reach_into_tables_and_leave_the_rest() -> None:
     assert config.steps == 5
 
 
-def test_one_command_trains_compares_and_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A command that trains one arm of two, on squares."""
     monkeypatch.setattr(ablation, "_CLICKS", 2)
     write_set(tmp_path / "train/squares")
     write_set(tmp_path / "eval/boxes", count=1)
     (tmp_path / "recipe.toml").write_text(RECIPE)
     (tmp_path / "arms.toml").write_text(TWO)
+    words = ["training", "--config", str(tmp_path / "arms.toml"), "--data", str(tmp_path / "train")]
+    words += ["--output", str(tmp_path / "out"), "--root", str(tmp_path / "eval"), "--dataset", "boxes"]
+    return [*words, "--markdown", str(tmp_path / "page.md")]
+
+
+def test_one_command_trains_compares_and_goes_on(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     page, output = tmp_path / "page.md", tmp_path / "out"
     page.write_text("# Ablation\n\n## Training\n\nfirst text\n\n## Another\n\nkept\n")
-    words = ["training", "--config", str(tmp_path / "arms.toml"), "--data", str(tmp_path / "train")]
-    words += ["--output", str(output), "--root", str(tmp_path / "eval"), "--dataset", "boxes"]
-    words += ["--markdown", str(page)]
     assert main([*words, "--steps", "1"]) == 0
     assert sorted(path.name for path in output.iterdir()) == ["base", "report.json"]  # weights of one arm
     text = page.read_text()
@@ -126,9 +132,31 @@ def test_one_command_trains_compares_and_goes_on(
     assert main([*words, "--steps", "1"]) == 0  # nothing left to do
     assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == saved
     capsys.readouterr()
-    capsys.readouterr()
     assert main([*words, "--steps", "2"]) == 1  # other budgets do not mix
-    assert "(its -> now): steps: 1 -> 2; give another --output" in capsys.readouterr().err
+    assert "steps 1 instead of 2" in capsys.readouterr().err
+
+
+def test_a_stopped_run_leaves_a_page_that_says_what_is_missing(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, train = tmp_path / "page.md", ablation.train_arm
+
+    def stopped_at_the_second(*arguments: Any) -> None:
+        if page.exists():
+            raise KeyboardInterrupt
+        train(*arguments)
+
+    monkeypatch.setattr(ablation, "train_arm", stopped_at_the_second)
+    assert main([*words, "--steps", "1"]) == 130
+    text = page.read_text()
+    assert "**Incomplete**: the same command goes on with `whole`." in text
+    rows = [line for line in text.splitlines() if line.startswith(("| base", "| whole"))]
+    assert len(rows) == 1
+
+    monkeypatch.setattr(ablation, "train_arm", train)
+    assert main([*words, "--steps", "1"]) == 0
+    assert "Incomplete" not in page.read_text()
+    assert rows[0] in page.read_text()
 
 
 def default_method() -> BundleMethod:
@@ -158,7 +186,7 @@ def test_the_varied_diffusion_is_that_of_the_models() -> None:
 @needs_kernel
 def test_an_arm_diffuses_as_the_shipped_bundle_does() -> None:
     spec = read_manifest_file(default_bundle_path()).pixel_diffusion
-    assert _native(EncodeOnceConfig().pixel_diffusion).kernel == DiffusionOptions.from_spec(spec)
+    assert native_diffusion(EncodeOnceConfig().pixel_diffusion).kernel == DiffusionOptions.from_spec(spec)
 
 
 def test_variants_change_one_setting_at_a_time() -> None:

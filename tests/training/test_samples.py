@@ -11,8 +11,8 @@ import pytest
 import torch
 from squares import write_set
 
-from clickmask.crop import Box, View
 from clickmask.encode import image_tensor, mask_probability
+from clickmask.view import Box, View
 from clickmask_models.presets import DEFAULT, pipeline
 from clickmask_training.augment import Crop, render, training_crop
 from clickmask_training.clicks import corrective_click, random_clicks

@@ -16,7 +16,7 @@ from clickmask_training.checks import ConfigError
 from clickmask_training.clicks import random_clicks
 from clickmask_training.data import TrainingData
 from clickmask_training.settings import ClickSettings, DataSettings
-from clickmask_training.sources import load_set, read_mask
+from clickmask_training.sources import load_set
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
 KEPT = "b.jpg"  # a name that is trained on
@@ -132,8 +132,6 @@ def test_a_mask_of_another_size_is_named(tmp_path: Path) -> None:
     Image.fromarray(indices()[:-1]).save(tmp_path / "mine/masks/b.png")
     with pytest.raises(ConfigError, match=r"b\.png: expected a mask of the image's size, \(60, 80\)"):
         load_set(tmp_path / "mine", DataSettings(), held_out=False)
-    with pytest.raises(ConfigError, match="expected a readable mask"):
-        read_mask(tmp_path / "mine/images")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from torch import nn
 
 from clickmask_models.checkpoints import load_checkpoint, save_checkpoint
 from clickmask_models.encode_once import EncodeOnceCDNet
-from clickmask_training import passes
+from clickmask_training import passes, watching
 from clickmask_training import trainer as trainer_module
 from clickmask_training.__main__ import main
 from clickmask_training.config import TrainingConfig
@@ -132,7 +132,7 @@ def log_of(folder: Path) -> list[dict[str, str]]:
 def test_the_log_has_each_step_once_and_time_and_samples_go_on(
     data: TrainingData, config: TrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer_module, "_LOG_STEPS", 1)
+    monkeypatch.setattr(watching, "_LOG_STEPS", 1)
     config = replace(config, steps=3)
     run = trainer(config, tmp_path / "run")
     run.run(data)
@@ -154,7 +154,7 @@ def test_held_out_iou_of_the_averaged_weights_is_logged_at_saves(
     write_set(tmp_path / "squares", count=70)
     data = TrainingData(tmp_path, {"squares": 1.0})
     held_out = TrainingData(tmp_path, {"squares": 1.0}, held_out=True)
-    monkeypatch.setattr(trainer_module, "_LOG_STEPS", 1)
+    monkeypatch.setattr(watching, "_LOG_STEPS", 1)
     run = trainer(replace(config, steps=2), tmp_path / "run")
     run.run(data, held_out)
     first, last = log_of(tmp_path / "run")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from clickmask_training.precision import choose_device, scaler
 from clickmask_training.preview import Seen, write_preview
 from clickmask_training.samples import batches, make_batch
 from clickmask_training.settings import ValidationSettings
+from clickmask_training.watching import Watch
 
 CONFIG = TrainingConfig(mixture={"squares": 1.0}, steps=5, crop_sizes={64: 1.0}, batch_pixels=2 * 64 * 64)
 
@@ -72,6 +75,26 @@ def test_a_line_tells_the_time_left() -> None:
     row = {"step": 20, "loss": "0.5000", "iou": "0.8000", "noc90": "3.20"}
     assert line(row, 100, 3725) == "step 20/100  loss 0.5000  IoU 0.8000  NoC@90 3.20  1:02:05 left"
     assert clock(65) == "1:05"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("stream", [Terminal(), io.StringIO()], ids=["terminal", "file"])
+def test_a_terminal_sees_a_bar_between_the_lines(
+    stream: io.StringIO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stderr", stream)
+    watch = Watch(tmp_path / "mine", replace(CONFIG, steps=30), None, step=18, seconds=0.0)
+    (tmp_path / "mine").mkdir()
+    saving = [watch.after(step, (0.5, 0.25), 8 * step, nn.Identity()) for step in range(19, 31)]
+    assert saving == [False] * 11 + [True]
+    printed = capsys.readouterr().out.splitlines()
+    assert [text.split("  ")[0] for text in printed] == ["step 20/30", "step 30/30"]
+    assert ("mine  [###################...........] 19/30  " in stream.getvalue()) == stream.isatty()
+    assert bool(stream.getvalue()) == stream.isatty()
 
 
 def test_worker_processes_make_the_same_batches_in_the_same_order(tmp_path: Path) -> None:

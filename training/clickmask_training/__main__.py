@@ -9,10 +9,9 @@ from pathlib import Path
 
 import torch
 
-from clickmask.errors import ClickmaskError
-from clickmask_models.checkpoints import CheckpointError
 from clickmask_models.public_checkpoints import open_checkpoint
-from clickmask_training.checks import ConfigError, number
+from clickmask_training.checks import number
+from clickmask_training.command import run_command
 from clickmask_training.config import TrainingConfig, read_config
 from clickmask_training.data import TrainingData
 from clickmask_training.distributed import join, leave, rank_and_world
@@ -45,20 +44,14 @@ docs/training.md explains the configuration and which data folders are read.
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status."""
-    options = _parser().parse_args(arguments)
     torch.set_flush_denormal(True)  # Gaussian tails and vanishing gradients would take slow paths
-    try:
-        number("--threads", options.threads, "a positive number", 1, whole=True)
-        number("--workers", options.workers, "a number of at least 0", 0, whole=True)
-        torch.set_num_threads(options.threads)
-        _train(options)
-    except (ClickmaskError, CheckpointError, ConfigError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command(_parser().parse_args(arguments))
 
 
 def _train(options: argparse.Namespace) -> None:
+    number("--threads", options.threads, "a positive number", 1, whole=True)
+    number("--workers", options.workers, "a number of at least 0", 0, whole=True)
+    torch.set_num_threads(options.threads)
     config = _config(options)
     device = choose_device(options.device)
     torch.manual_seed(config.seed)
@@ -123,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     change.add_argument("--network", help="preset, such as ritm_hrnet18")
     change.add_argument("--seed", type=int, help="seed of data order and clicks")
     change.add_argument("--teacher", type=Path, help="checkpoint to learn from too, see loss.distillation")
+    parser.set_defaults(run=_train)
     return parser
 
 

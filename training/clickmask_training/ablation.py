@@ -9,23 +9,22 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
-from clickmask import Segmenter
-from clickmask.bundle import bundle_path
-from clickmask.errors import ClickmaskError
 from clickmask.evaluation.datasets import detect, read_dataset
-from clickmask.evaluation.methods import BundleMethod
+from clickmask.evaluation.methods import Method
+from clickmask.evaluation.report import Run
 from clickmask.evaluation.work import Objects
 from clickmask.whole_files import write_whole
-from clickmask_models.checkpoint_files import CheckpointError
-from clickmask_training.ablation_arms import TrainedArm, read_ablation, train_arm
+from clickmask_training.ablation_arms import read_ablation
 from clickmask_training.ablation_diffusion import published, variants
+from clickmask_training.ablation_training import TrainedArm, train_arm
 from clickmask_training.arms import Study, data_lines, table
-from clickmask_training.checks import ConfigError, number
+from clickmask_training.checks import number
+from clickmask_training.command import add_bundle, open_bundle, run_command
 
 _TITLE = "# Ablation"
 _CLICKS, _UNTIL = 20, 0.95
@@ -43,58 +42,55 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     torch.set_flush_denormal(True)
     torch.set_num_threads(1)
-    try:
-        options.run(options)
-    except (ClickmaskError, CheckpointError, ConfigError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command(options)
 
 
 def _run_time(options: argparse.Namespace) -> None:
-    path = bundle_path(options.bundle)
-    with Segmenter.load(path, device="cpu", threads=1) as segmenter:
-        manifest, backend = segmenter.bundle.manifest, segmenter.backend.name
-    arms = variants(BundleMethod(manifest.name, path, backend, "cpu", threads=1))
-    runs = Study(arms, _benchmarks(options), _CLICKS, _UNTIL).run(options.json)
-    lines = [
-        f"`{manifest.name}`, checkpoint sha256 `{manifest.source.sha256[:16]}`; only the settings of Pixel",
-        f"Diffusion differ (CDNet, Tables 6 and 7). At most {_CLICKS} clicks, each object until IoU",
-        f"{_UNTIL:.2f}; written by `python -m clickmask_training.ablation run-time`.",
-        *_READ_AS,
-        "",
-        *data_lines(runs),
-        "",
-        *table(runs, _FIGURES, published(arms)),
-    ]
-    _write(options.markdown, _RUN_TIME, lines)
+    bundle, manifest = open_bundle(options)
+    arms = variants(bundle)
+    study = Study(arms, _benchmarks(options), _CLICKS, _UNTIL)
+    for runs in study.run(options.json):
+        lines = [
+            f"`{manifest.name}`, checkpoint sha256 `{manifest.source.sha256[:16]}`; only the settings of",
+            f"Pixel Diffusion differ (CDNet, Tables 6 and 7). At most {_CLICKS} clicks, each object until",
+            f"IoU {_UNTIL:.2f}; written by `python -m clickmask_training.ablation run-time`.",
+            *_rows(study, runs, published(arms)),
+        ]
+        _write(options.markdown, _RUN_TIME, lines)
+    print("\n".join(lines))
 
 
 def _training(options: argparse.Namespace) -> None:
     number("--steps", options.steps, "a positive number", 1, whole=True)
     ablation = read_ablation(options.config)
     folders = {name: options.output / _folder(name) for name in ablation.arms}
-    for name, arm in ablation.arms.items():
-        if not arm.weights_of:
-            print(f"arm {name}: {folders[name]}", flush=True)
-            train_arm(ablation, name, folders[name], options.backbone, options.data, options.steps)
     arms = []
     for name, arm in ablation.arms.items():
         source = arm.weights_of or name
         arms.append(TrainedArm(name, folders[source], arm, ablation.config(source), options.steps))
-    runs = Study(arms, _benchmarks(options), _CLICKS, _UNTIL).run(options.output / "report.json")
-    lines = [
-        f"Arms of `{options.config.name}`: {options.steps} steps each from the same backbone, with one seed",
-        "and the same batches, so that the intervals know of the images and not of the chance of training.",
-        f"At most {_CLICKS} clicks, each object until IoU {_UNTIL:.2f}; written by",
-        "`python -m clickmask_training.ablation training`.",
-        *_READ_AS,
-        "",
-        *data_lines(runs),
-        "",
-        *table(runs, _FIGURES, {name: arm.papers for name, arm in ablation.arms.items()}),
-    ]
-    _write(options.markdown, _TRAINING, lines)
+
+    def train(method: Method) -> None:
+        source = ablation.arms[method.name].weights_of or method.name
+        print(f"arm {method.name}: {folders[source]}", flush=True)
+        train_arm(ablation, source, folders[source], options.backbone, options.data, options.steps)
+
+    study = Study(arms, _benchmarks(options), _CLICKS, _UNTIL)
+    for runs in study.run(options.output / "report.json", train):
+        lines = [
+            f"Arms of `{options.config.name}`: {options.steps} steps each from the same backbone, with one",
+            "seed and the same batches, so that the intervals know of the images and not of the chance of",
+            f"training. At most {_CLICKS} clicks, each object until IoU {_UNTIL:.2f}; written by",
+            "`python -m clickmask_training.ablation training`.",
+            *_rows(study, runs, {name: arm.papers for name, arm in ablation.arms.items()}),
+        ]
+        _write(options.markdown, _TRAINING, lines)
+    print("\n".join(lines))
+
+
+def _rows(study: Study, runs: Sequence[Sequence[Run]], papers: Mapping[str, str]) -> list[str]:
+    """What all sections have: how to read it, what is missing, the data and the table."""
+    parts = [*_READ_AS, ""], study.missing(runs), [*data_lines(runs), ""], table(runs, _FIGURES, papers)
+    return [line for part in parts for line in part]
 
 
 def _benchmarks(options: argparse.Namespace) -> list[Objects]:
@@ -111,11 +107,10 @@ def _folder(name: str) -> str:
 
 
 def _write(path: Path | None, heading: str, lines: Sequence[str]) -> None:
-    """Prints a section and puts it into the page, in the place of the one with its heading."""
-    section = "\n".join([heading, "", *lines])
-    print(section)
+    """Puts a section into the page, in the place of the one with its heading."""
     if path is None:
         return
+    section = "\n".join([heading, "", *lines])
     old = path.read_text(encoding="utf-8") if path.exists() else _TITLE
     parts = old.strip().split("\n## ")
     sections = {"## " + part.partition("\n")[0]: "## " + part.strip() for part in parts[1:]}
@@ -127,10 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m clickmask_training.ablation", description=__doc__)
     parts = parser.add_subparsers(required=True, metavar="PART")
     run_time = parts.add_parser("run-time", help="Pixel Diffusion's amplitude and iterations")
-    run_time.add_argument(
-        "bundle", metavar="BUNDLE", help="a bundle's folder; 'default' for the one that ships"
-    )
-    run_time.add_argument("--json", type=Path, help="the report; an unfinished one is gone on with")
+    add_bundle(run_time)
     run_time.set_defaults(run=_run_time)
     training = parts.add_parser("training", help="arms of equal budget; the same command goes on")
     add = training.add_argument

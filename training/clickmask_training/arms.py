@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,22 +30,37 @@ class Study:
     clicks: int
     until: float | None = None
 
-    def run(self, report: Path | None) -> list[list[Run]]:
-        """Does what a report lacks and keeps it there.
+    def run(
+        self, report: Path | None, prepare: Callable[[Method], None] | None = None
+    ) -> Iterator[list[list[Run]]]:
+        """Does what a report lacks and keeps it there, one arm after the other.
 
-        Returns:
-            The runs of each arm, in the order of ``data``.
+        Args:
+            report: a file; None for none.
+            prepare: called with each arm before its objects.
+
+        Yields:
+            After each arm, the runs of all arms that are done, those of an arm in the order of ``data``.
         """
         tasks = [Task(arm, self.clicks, self.until) for arm in self.arms]
         runs = [[planned(objects, task) for objects in self.data] for task in tasks]
         flat = [run for of_arm in runs for run in of_arm]
         if report is not None and report.exists():
             resume(report, flat)
-        for task, of_arm in zip(tasks, runs, strict=True):
+        for done, (task, of_arm) in enumerate(zip(tasks, runs, strict=True), start=1):
+            if prepare is not None:
+                prepare(task.method)
             for run, objects in zip(of_arm, self.data, strict=True):
                 if not run["complete"]:
                     finish(run, flat, here(task, objects.samples[len(run["curves"]) :]), report)
-        return runs
+            yield runs[:done]
+
+    def missing(self, runs: Sequence[Sequence[Run]]) -> list[str]:
+        """What to say of the arms that are not done yet; nothing where all are."""
+        left = [f"`{arm.name}`" for arm in self.arms[len(runs) :]]
+        if not left:
+            return []
+        return [f"**Incomplete**: the same command goes on with {', '.join(left)}.", ""]
 
 
 def table(

@@ -23,12 +23,25 @@ Image = NDArray[np.uint8]
 Mask = NDArray[np.uint8]
 
 
+@dataclass(frozen=True)
+class Instance:
+    """An object of an image: its number there, its pixels, and whether it is a thing rather than stuff."""
+
+    id: int
+    area: float
+    thing: bool = True
+
+
 class Pixels(Protocol):
     """Where an image and the masks of its objects come from."""
 
     def read(self, chosen: Sequence[int]) -> tuple[Image, Mask]:
         """Image (H, W, 3) uint8 RGB, mask (H, W) uint8: 1 where a chosen object is, else 0, `OTHER`, 255."""
         ...
+
+
+Entry = tuple[str, Pixels, list[Instance]]
+"""Of an image: its file name, its pixels and its objects."""
 
 
 @dataclass(frozen=True)

@@ -3,57 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from clickmask import Segmenter
-from clickmask.crop import Box, View
-from clickmask.evaluation.methods import BundleMethod, Clickable, Method
-from clickmask.session import Session
+from clickmask.backends import open_backend
+from clickmask.bundle import load_bundle
+from clickmask.evaluation.methods import BundleMethod
+from clickmask.view import Box, choose_size
 
 
 @dataclass(frozen=True)
 class Pick:
-    """A size from a view's native long side: that of the bundle's nearest to it.
+    """A size from a view's native long side.
 
     Attributes:
-        scale: what the long side is multiplied by first.
-        least, most: where it is cut then.
-        below: the largest size that is not above it, instead of the nearest.
+        to: the bundle's size "nearest" to it, the next "larger" one or the next "smaller" one; where there is
+            none, the largest or smallest.
+        least, most: where the long side is cut first.
     """
 
-    scale: float = 1.0
+    to: Literal["nearest", "larger", "smaller"] = "nearest"
     least: int = 0
     most: int = 10_000
-    below: bool = False
 
-    def size(self, long_side: int, sizes: Sequence[int]) -> int:
-        """One of the sizes."""
-        wanted = min(max(self.scale * long_side, self.least), self.most)
-        if self.below:
+    def __call__(self, box: Box, sizes: Sequence[int]) -> int:
+        """See `SizeRule`."""
+        wanted = min(max(box.width, box.height, self.least), self.most)
+        if self.to == "larger":
+            return min((size for size in sizes if size >= wanted), default=max(sizes))
+        if self.to == "smaller":
             return max((size for size in sizes if size <= wanted), default=min(sizes))
         return min(sizes, key=lambda size: (abs(size - wanted), size))
 
 
-def fixed(size: int) -> Pick:
-    """The same size for every view."""
-    return Pick(least=size, most=size)
-
-
-NEAREST = Pick()
-
-
 @dataclass(frozen=True)
-class SizeRule:
-    """A bundle whose sizes follow a rule of our own: for the first click's view, and for all later ones."""
+class PickedSizes:
+    """A bundle whose input sizes follow a rule of our own."""
 
     name: str
     bundle: BundleMethod
-    first: Pick = NEAREST
-    later: Pick = NEAREST
+    pick: Pick
     device: str = field(init=False, default="cpu")
 
     @property
@@ -61,47 +51,31 @@ class SizeRule:
         """See `Method`."""
         return self.bundle.threads
 
-    def open(self) -> _Ruled:
+    def open(self) -> Segmenter:
         """Loads the bundle."""
-        bundle = self.bundle
-        segmenter = Segmenter.load(bundle.path, bundle.backend, bundle.device, bundle.threads, prefetch=False)
-        return _Ruled(segmenter, self)
+        method = self.bundle
+        loaded = load_bundle(method.path)
+        backend = open_backend(loaded, method.backend, method.device, method.threads)
+        return Segmenter(loaded, backend, size_rule=self.pick)
 
     def settings(self) -> dict[str, Any]:
         """See `Method`."""
-        return {**self.bundle.settings(), "first": asdict(self.first), "later": asdict(self.later)}
+        return {**self.bundle.settings(), "pick": asdict(self.pick)}
 
 
-@dataclass(frozen=True)
-class _Ruled:
-    segmenter: Segmenter
-    rule: SizeRule
+def rules(bundle: BundleMethod, sizes: Sequence[int]) -> list[PickedSizes]:
+    """What is compared: the run time's own rule first, then such as come near to the protocol's 400 and 600.
 
-    def session(self, image: NDArray[np.uint8]) -> Clickable:
-        session = Session(self.segmenter, image)
-        spec = self.segmenter.bundle.manifest.input
-
-        def view_of(box: Box, **_: Any) -> View:
-            pick = self.rule.later if session.clicks else self.rule.first
-            return View(box, pick.size(max(box.width, box.height), spec.sizes), spec.fit, spec.coordinates)
-
-        session._predictor._view_of = view_of  # type: ignore[method-assign]
-        return session
-
-
-def rules(bundle: BundleMethod, sizes: Sequence[int]) -> list[Method]:
-    """What is compared, the bundle as it is first."""
-
-    def rule(name: str, first: Pick, later: Pick) -> SizeRule:
-        return SizeRule(name, bundle, first, later)
-
-    capped = Pick(most=384)
-    return [
-        replace(bundle, name="the run time's own"),
-        rule("nearest", NEAREST, NEAREST),
-        *(rule(f"all at {size}", fixed(size), fixed(size)) for size in sizes),
-        rule("first at most 384, then nearest", capped, NEAREST),
-        rule("first at most 384, then nearest below", capped, Pick(below=True)),
-        rule("first at most 384, then nearest, at least 384", capped, Pick(least=384)),
-        rule("first at most 384, then nearest to 1.5 x", capped, Pick(1.5)),
-    ]
+    Args:
+        bundle: the method.
+        sizes: its input sizes.
+    """
+    small, large = (choose_size(Box(0, 0, side, side), sizes) for side in (400, 600))
+    picks = {
+        "nearest": Pick(),
+        f"nearest, at least {small}": Pick(least=small),
+        f"next smaller, at least {small}": Pick("smaller", least=small),
+        f"next larger, at least {small}": Pick("larger", least=small),
+        f"all at {large}": Pick(least=large, most=large),
+    }
+    return [PickedSizes(name, bundle, pick) for name, pick in picks.items()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -23,9 +22,8 @@ from clickmask_training.distributed import (
     rank_and_world,
     total,
 )
-from clickmask_training.held_out import RobotCheck, held_out_batches, held_out_iou
 from clickmask_training.latent import LatentHeads
-from clickmask_training.log import add_row, keep_rows, line
+from clickmask_training.log import keep_rows
 from clickmask_training.losses import mean_iou
 from clickmask_training.objective import Extras, objective
 from clickmask_training.optimization import backbone_blocks, learning_rate_factor, make_optimizer
@@ -33,9 +31,7 @@ from clickmask_training.precision import autocast, float32_depthwise, scaler
 from clickmask_training.preview import Seen, write_preview
 from clickmask_training.run_folder import LOG_NAME, PREVIEW_NAME, changes, read_state, write_run
 from clickmask_training.samples import Batch, batches
-
-_SAVE_SECONDS = 180
-_LOG_STEPS = 20
+from clickmask_training.watching import Watch
 
 
 class Trainer:
@@ -149,35 +145,16 @@ class Trainer:
             workers: processes that make batches; 0 for a thread.
         """
         rank, world = rank_and_world()
-        watched = held_out if rank == 0 else None
-        probe = held_out_batches(watched, self.config) if watched is not None else []
-        robot = RobotCheck(watched, self.config) if watched is not None else None
-        start = saved = time.monotonic()
-        began, first, checked = start - self.seconds, self.step, self.step
-        window: list[tuple[float, float]] = []
+        watch = Watch(self.folder, self.config, held_out, self.step, self.seconds) if rank == 0 else None
         stream = batches(data, self.config, self.step, rank, world, workers)
         while self.step < self.config.steps:
             measured = self.train_step(*islice(stream, self.config.accumulate))
-            if rank > 0:
+            if watch is None:
                 continue
-            window.append(measured)
-            now = time.monotonic()
-            self.seconds = now - began
-            last = self.step == self.config.steps
-            saving = last or now - saved > _SAVE_SECONDS
-            if not (saving or self.step % _LOG_STEPS == 0):
-                continue
-            row = self._row(window, probe if saving else [])
-            if saving and robot and (last or self.step - checked >= self.config.validation.every):
-                row |= robot.run(self.averaged)
-                checked = self.step
-            left = (now - start) / (self.step - first) * (self.config.steps - self.step)
-            add_row(self.folder / LOG_NAME, row)
-            print(line(row, self.config.steps, left), flush=True)
-            window.clear()
-            if saving:
+            self.seconds = watch.seconds
+            if watch.after(self.step, measured, self.samples, self.averaged):
                 self.save()
-                saved = time.monotonic()
+                watch.saved()
 
     def train_step(self, *micro_batches: Batch) -> tuple[float, float]:
         """One optimiser step over one or more batches; returns their mean loss and IoU."""
@@ -263,16 +240,3 @@ class Trainer:
                 value.lerp_(live[name], 1 - decay)
             else:
                 value.copy_(live[name])
-
-    def _row(self, window: list[tuple[float, float]], probe: list[Batch]) -> dict[str, object]:
-        loss, iou = np.mean(window, axis=0)
-        row: dict[str, object] = {
-            "step": self.step,
-            "loss": f"{loss:.4f}",
-            "iou": f"{iou:.4f}",
-            "seconds": f"{self.seconds:.0f}",
-            "samples": self.samples,
-        }
-        if probe:
-            row["held_out_iou"] = f"{held_out_iou(self.averaged, probe, self.config.precision):.4f}"
-        return row

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from clickmask.crop import Box, View
+from clickmask.view import Box, View
 from clickmask_models.presets import Crop as CropRule
 from clickmask_training.settings import ViewSettings
 

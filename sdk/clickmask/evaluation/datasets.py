@@ -21,6 +21,7 @@ from clickmask.evaluation.truths import (
     SbdTruth,
     TrimapTruth,
     Truth,
+    read_drawn,
     read_indices,
     read_sbd_instances,
 )
@@ -62,9 +63,9 @@ def read_dataset(root: Path, layout: str | None = None, split: str | None = None
     readers: dict[str, Callable[[Path, str | None], list[Sample]]] = {
         "indexed": lambda folder, _: _indexed(folder, apart=False),
         "indexed-instances": lambda folder, _: _indexed(folder, apart=True),
-        "grabcut": lambda folder, _: _pairs(folder / "data_GT", folder / "boundary_GT", TrimapTruth),
-        "berkeley": lambda folder, _: _pairs(folder / "images", folder / "masks", TrimapTruth),
-        "davis": lambda folder, _: _pairs(folder / "img", folder / "gt", ColourTruth),
+        "grabcut": lambda folder, _: _pairs(folder / "data_GT", folder / "boundary_GT", _one(TrimapTruth)),
+        "berkeley": lambda folder, _: _pairs(folder / "images", folder / "masks", _drawn),
+        "davis": lambda folder, _: _pairs(folder / "img", folder / "gt", _one(ColourTruth)),
         "sbd": _sbd,
         "voc": _voc,
         "coco": _coco,
@@ -133,8 +134,8 @@ def _indexed(root: Path, *, apart: bool) -> list[Sample]:
     return samples if apart else sorted(samples, key=lambda sample: sample.name)
 
 
-def _pairs(images: Path, masks: Path, truth: Callable[[Path], Truth]) -> list[Sample]:
-    """One object per mask file; its image has the same stem.
+def _pairs(images: Path, masks: Path, truths: Callable[[Path], dict[str, Truth]]) -> list[Sample]:
+    """The objects of each mask file, by what their names add to its own; its image has the same stem.
 
     Berkeley has several objects in some images: masks 12003a and 12003b may share the image 12003.
     """
@@ -149,11 +150,23 @@ def _pairs(images: Path, masks: Path, truth: Callable[[Path], Truth]) -> list[Sa
         stem = mask.stem if mask.stem in by_stem else re.sub(r"(?<=\d)[a-z]$", "", mask.stem)
         used.add(stem)
         photo = by_stem.get(stem, images / f"{mask.stem}.*")  # check_samples names what is missing
-        samples.append(Sample(mask.stem, photo, truth(mask), photo.name))
+        samples += [Sample(mask.stem + end, photo, truth, photo.name) for end, truth in truths(mask).items()]
     alone = sorted(path.name for stem, path in by_stem.items() if stem not in used)
     if alone:
         raise InvalidInputError(f"{masks}: expected a mask for each image, got none for {few(alone)}")
     return samples
+
+
+def _one(truth: Callable[[Path], Truth]) -> Callable[[Path], dict[str, Truth]]:
+    return lambda mask: {"": truth(mask)}
+
+
+def _drawn(mask: Path) -> dict[str, Truth]:
+    """Berkeley's one object; of a mask in a folder of one's own, which may number several, each of them."""
+    numbers, numbered = read_drawn(mask)
+    if not numbered:
+        return {"": TrimapTruth(mask)}
+    return {f"#{i}": IndexedTruth(mask, int(i)) for i in np.unique(numbers) if 0 < i < IGNORED}
 
 
 def _files(folder: Path) -> list[Path]:

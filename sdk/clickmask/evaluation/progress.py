@@ -21,18 +21,19 @@ class Progress:
         total: int,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
+        log_every: float = _LOG_EVERY,
     ) -> None:
         """Begins at ``done``: what an earlier run did says nothing about the speed of this one."""
         self._label, self._first, self._total = label, done, total
         self._stream = stream or sys.stderr
-        self._clock = clock
+        self._clock, self._log_every = clock, log_every
         self._began = self._logged = clock()
         self._live = self._stream.isatty()
 
     def update(self, done: int) -> None:
         """Shows that ``done`` of the total are done."""
         now = self._clock()
-        if not self._live and now - self._logged < _LOG_EVERY:
+        if not self._live and now - self._logged < self._log_every:
             return
         self._logged = now
         text = f"{self._label}  {self._bar(done)}{done}/{self._total}  {self._time(done, now)}"

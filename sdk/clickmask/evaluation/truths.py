@@ -6,6 +6,8 @@ A truth is a frozen value that pickles in a few bytes, so that a worker process 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -132,6 +134,15 @@ class CocoTruth:
 
 def read_indices(path: Path) -> NDArray[np.uint8]:
     """Raw palette indices of an indexed PNG, (H, W) uint8; OpenCV would return the palette's colours."""
+    with _opened(path) as file:
+        if file.mode not in ("P", "L"):
+            raise InvalidInputError(f"{path}: expected an 8-bit indexed PNG, got mode {file.mode}")
+        return np.array(file, dtype=np.uint8)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A picture by Pillow, which knows palettes."""
     try:
         from PIL import Image
     except ImportError as error:
@@ -140,11 +151,33 @@ def read_indices(path: Path) -> NDArray[np.uint8]:
         ) from error
     try:
         with Image.open(path) as file:
-            if file.mode not in ("P", "L"):
-                raise InvalidInputError(f"{path}: expected an 8-bit indexed PNG, got mode {file.mode}")
-            return np.array(file, dtype=np.uint8)
+            yield file
     except OSError as error:
         raise InvalidInputError(f"{path}: expected a readable indexed PNG, got: {error}") from error
+
+
+def read_drawn(path: Path) -> tuple[NDArray[np.uint8], bool]:
+    """A mask of a folder of one's own.
+
+    An indexed picture, or a grey one whose levels are all below 128, numbers the objects 1, 2, ... Of any
+    other, and of an indexed one of black, grey 128 and white alone, what is lighter than 128 is object 1.
+
+    Returns:
+        The numbers, (H, W) uint8, 0 background and 255 ignored; and whether it is the file that numbers them.
+
+    Raises:
+        InvalidInputError: it cannot be read.
+    """
+    with _opened(path) as file:
+        grey = np.array(file.convert("L"), np.uint8)
+        if file.mode == "P":
+            colours = np.array(file.convert("RGB"), np.uint8)
+            plain = np.isin(grey, (0, _UNKNOWN, IGNORED)).all() and (colours == grey[:, :, None]).all()
+            if not plain:
+                return np.array(file, np.uint8), True
+        elif 0 < grey.max() < _UNKNOWN:
+            return grey, True
+    return np.where(grey == _UNKNOWN, IGNORED, grey > _UNKNOWN).astype(np.uint8), False
 
 
 def read_sbd_instances(path: Path) -> NDArray[np.int32]:
