@@ -24,12 +24,13 @@ sys.path.insert(0, str(_ROOT / "sdk"))  # a clone works without being installed
 
 from clickmask import Segmenter  # noqa: E402
 from clickmask.bundle import bundle_path  # noqa: E402
-from clickmask.crop import Box, CropPolicy  # noqa: E402
+from clickmask.crop import CropPolicy  # noqa: E402
 from clickmask.evaluation.datasets import LAYOUTS, read_dataset  # noqa: E402
 from clickmask.evaluation.metrics import GOOD, clicks_to, mean_iou_at, noc  # noqa: E402
 from clickmask.evaluation.run import annotate  # noqa: E402
 from clickmask.evaluation.samples import Sample  # noqa: E402
 from clickmask.session import Session  # noqa: E402
+from clickmask.view import Box  # noqa: E402
 from clickmask.whole_files import write_whole  # noqa: E402
 
 POLICIES = ("none", "paper", "fbrs", "stable", "global_to_local")

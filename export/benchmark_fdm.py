@@ -27,6 +27,7 @@ for _room in ("export", "models", "sdk"):  # a clone works without being install
     sys.path.insert(0, str(_ROOT / _room))
 
 from clickmask.backends.click_rows import by_label  # noqa: E402
+from clickmask.backends.onnxruntime import session_options  # noqa: E402
 from clickmask.encode import click_slots  # noqa: E402
 from clickmask_export.onnx_graph import OPSET, quiet  # noqa: E402
 from clickmask_models.click_maps import ClickMapConfig, click_maps  # noqa: E402
@@ -127,9 +128,7 @@ def _session(block: _Block, threads: int) -> onnxruntime.InferenceSession:
         model = torch.onnx.export(
             program, dynamo=True, opset_version=OPSET, input_names=["x", "clicks"], verbose=False
         )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as the run time does
+    options = session_options(onnxruntime, threads)
     data = model.model_proto.SerializeToString()
     return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 

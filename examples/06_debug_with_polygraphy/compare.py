@@ -12,8 +12,8 @@ from skimage import data
 from clickmask.backends.click_rows import by_label
 from clickmask.bundle import load_bundle
 from clickmask.clicks import Click
-from clickmask.crop import Box, View
 from clickmask.encode import clicks_tensor, image_tensor, logit
+from clickmask.view import Box, View
 from clickmask_export.bisect import departures, first_guilty, float_nodes, mask_iou, run, with_half
 from clickmask_export.polygraphy_script import polygraphy_script
 from clickmask_export.precision_policy import islands
@@ -103,7 +103,8 @@ def write_script(options, bundle, name: str, feeds) -> None:
     (profile,) = PlanOptions(max_batch=1).profiles([options.size])
     shapes = {t.name: profile_shapes(t, profile, bundle.manifest.input.max_clicks) for t in spec.inputs}
     model = bundle.file(onnx_artefact(bundle), name)
-    text = polygraphy_script(name, spec, str(model), [str(inputs)], [shapes])
+    limit = logit(bundle.manifest.threshold)
+    text = polygraphy_script(name, spec, str(model), [str(inputs)], [shapes], limit)
     (folder / f"{name}_in_tensorrt.py").write_text(text)
 
 

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from clickmask.crop import Box, View
 from clickmask.encode import image_tensor
 from clickmask.manifest import InputSpec
+from clickmask.view import Box, View
 from clickmask_export.errors import RecipeError
 from clickmask_export.parity_cases import Case
 

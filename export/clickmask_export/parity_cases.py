@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from clickmask.crop import Box, View
 from clickmask.encode import click_slots, image_tensor
 from clickmask.manifest import InputSpec
+from clickmask.view import Box, View
 from clickmask_export.errors import BuildError
 
 Array = NDArray[np.float32]

@@ -22,6 +22,7 @@ from polygraphy.comparator import Comparator
 MODEL = {model!r}
 INPUTS = {inputs!r}
 MASKS = {masks!r}  # outputs that are logits
+LIMIT = {limit!r}  # above it a logit is of the mask
 PROFILES = {profiles}
 
 feeds = [dict(np.load(path)) for path in INPUTS]
@@ -42,7 +43,7 @@ for right, got in zip(ours, theirs):
     for name in right.keys():
         print(f"{{name}}: largest difference {{np.abs(right[name] - got[name]).max():.3g}}")
         if name in MASKS:
-            first, second = right[name] > 0, got[name] > 0
+            first, second = right[name] > LIMIT, got[name] > LIMIT
             union = (first | second).sum()
             iou = (first & second).sum() / union if union else 1.0
             print(f"{{name}}: IoU of the masks {{iou:.4f}}")
@@ -59,6 +60,7 @@ def polygraphy_script(
     model: str,
     inputs: Sequence[str],
     profiles: Sequence[Mapping[str, tuple[tuple[int, ...], ...]]],
+    limit: float = 0.0,
     least_iou: float = 0.97,
 ) -> str:
     """The text of a script for ``polygraphy`` 0.53.
@@ -69,6 +71,7 @@ def polygraphy_script(
         model: path of its ONNX file.
         inputs: paths of .npz files, each the inputs of one call by name.
         profiles: for each input size, tensor name to its least, usual and largest shape.
+        limit: the logit of the manifest's threshold, above which the mask is.
         least_iou: of the masks; below it, or where a value is not finite, the script's exit status is 1.
     """
     masks = [tensor.name for tensor in spec.outputs if tensor.name.endswith("logits")]
@@ -79,5 +82,6 @@ def polygraphy_script(
         inputs=list(inputs),
         masks=masks,
         profiles=shown,
+        limit=limit,
         least_iou=least_iou,
     )

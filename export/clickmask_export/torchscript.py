@@ -1,7 +1,8 @@
 """TorchScript by tracing: how an application that carries torch runs a bundle, in half precision on CUDA.
 
 torch deprecates TorchScript as a whole; it is one optional artefact, and nothing else here depends on it. A
-trace bakes in the device of the tensors it creates, so an artefact runs where it was traced.
+trace bakes in the device of the tensors it creates, so an artefact runs where it was traced. It bakes in
+cuDNN's flags, too, and so float32 convolutions stay float32, whatever an application sets for its own.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ def export_torchscript(graph: Graph, device: str) -> bytes:
     """
     module = graph.module.to(device)
     try:
-        with torch.no_grad(), quiet():
+        # TF32, on by default, rounds what Pixel Diffusion's convolutions copy.
+        with torch.no_grad(), quiet(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             traced = torch.jit.trace(module, graph.example(device), check_trace=False)
             frozen = torch.jit.freeze(traced.eval())
             buffer = io.BytesIO()

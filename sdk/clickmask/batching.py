@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from .backends.base import Backend
+from .backends.cuda_memory import DeviceArray
 from .backends.diffusion import Choice
 from .backends.features import Features
 from .backends.shapes import checked_input
@@ -71,17 +72,18 @@ class BatchingBackend(Backend):
         choice = Choice(inner.pixel_diffusion, inner.pixel_diffusion_reason, inner._kernel)
         super().__init__(inner.name, inner.device, inner.reason, inner.manifest, choice, inner._threads)
         self.inner, self.largest_batch = inner, inner.largest_batch
+        self.takes_device_arrays, self.artefact = inner.takes_device_arrays, inner.artefact
         self._sizes, patience = batch_sizes(max_batch), max_delay_ms / 1000
         self.encodes = BatchingQueue(inner.encode, self._encode_together, max_batch, patience)
         self.decodes = BatchingQueue(self._decode_alone, self._decode_together, max_batch, patience)
 
-    def encode(self, image: np.ndarray, local: bool = False) -> Features:
+    def encode(self, image: np.ndarray | DeviceArray, local: bool = False) -> Features:
         """See :meth:`Backend.encode`."""
         dims: dict[str, int] = {}
-        image = checked_input(TENSORS["image"], image, dims, self.manifest.input)
+        image = checked_input(TENSORS["image"], image, dims, self.manifest.input, self.takes_device_arrays)
         if not self.manifest.encodes_once or local or dims["B"] != 1:
             return self.inner.encode(image, local)
-        return self.encodes.run(dims["S"], image)
+        return self.encodes.run((dims["S"], type(image)), image)
 
     def decode(
         self, features: Features, clicks: np.ndarray, previous_mask: np.ndarray | None = None
@@ -112,8 +114,11 @@ class BatchingBackend(Backend):
     def _run(self, graph: str, feeds: dict[str, Any]) -> dict[str, Any]:
         return self.inner._run(graph, feeds)
 
-    def _encode_together(self, images: Sequence[np.ndarray]) -> list[Features]:
-        return self.inner.split(self.inner.encode(np.concatenate(images)))
+    def _encode_together(self, images: Sequence[Any]) -> list[Features]:
+        if isinstance(images[0], np.ndarray):
+            return self.inner.split(self.inner.encode(np.concatenate(images)))
+        parts = [Features({"image": image}, "encoder") for image in images]
+        return self.inner.split(self.inner.encode(self.inner.join(parts).tensors["image"]))
 
     def _decode_alone(self, prompt: _Prompt) -> np.ndarray:
         return self.inner.decode(*prompt)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import encode
+from . import encode, paste
 from .backends.base import Backend
-from .crop import View
-from .errors import InvalidInputError
+from .backends.cuda_memory import DeviceArray
+from .errors import BackendError, InvalidInputError
 from .image import as_rgb, image_sha256, image_size
+from .mask import Mask
+from .view import Box, View
+
+_log = logging.getLogger("clickmask")
 
 
 class Pixels(Protocol):
@@ -24,8 +29,16 @@ class Pixels(Protocol):
 
     image_size: tuple[int, int]
 
-    def crop(self, view: View) -> NDArray[np.float32]:
+    def crop(self, view: View) -> NDArray[np.float32] | DeviceArray:
         """The network's image, (1, 3, S, S) float32 RGB in [0, 1]; see `encode.image_tensor`."""
+        ...
+
+    def paint(self, logits: NDArray[np.float32], view: View) -> tuple[Mask, Box | None]:
+        """The mask of some logits, (h', w'), of a view, and its box; see `paste.paste_with_box`."""
+        ...
+
+    def find(self, logits: NDArray[np.float32], view: View) -> Box | None:
+        """That box alone; see `paste.paste_box`."""
         ...
 
     def device_mask(self, logits: NDArray[np.float32], view: View, out: Any = None) -> Any:
@@ -36,14 +49,34 @@ class Pixels(Protocol):
 class HostPixels:
     """An image in host memory; the `Pixels` of a NumPy array."""
 
-    def __init__(self, image: NDArray[np.uint8], pad: Sequence[float]) -> None:
-        """See `image.as_rgb`; pad: RGB of the padding, each in [0, 1]."""
-        self._image, self._pad = as_rgb(image), pad
+    def __init__(self, image: NDArray[np.uint8], pad: Sequence[float], threshold: float = 0.5) -> None:
+        """See `image.as_rgb`; pad: RGB of the padding, each in [0, 1]; threshold: of the mask, in (0, 1)."""
+        self._image, self._pad, self._threshold = as_rgb(image), pad, threshold
         self.image_size = image_size(self._image)
 
     def crop(self, view: View) -> NDArray[np.float32]:
         """See `Pixels`."""
         return encode.image_tensor(self._image, view, self._pad)
+
+    def paint(self, logits: NDArray[np.float32], view: View) -> tuple[Mask, Box | None]:
+        """See `Pixels`."""
+        return paste.paste_with_box(logits, view, self.image_size, self._threshold)
+
+    def find(self, logits: NDArray[np.float32], view: View) -> Box | None:
+        """See `Pixels`."""
+        return paste.paste_box(logits, view, self._threshold)
+
+    def uploaded(self, backend: Backend) -> Pixels:
+        """A copy on the GPU of a backend, where crops are cut and masks painted; without one, this one."""
+        if not backend.takes_device_arrays:
+            return self
+        from .backends.device_pixels import uploaded_pixels
+
+        try:
+            return uploaded_pixels(self._image, backend)
+        except BackendError as exc:  # no compiled kernels, no cuda-python, or no memory left
+            _log.info("crops are cut and masks painted on the CPU: %s", exc)
+            return self
 
     def device_mask(self, logits: NDArray[np.float32], view: View, out: Any = None) -> Any:
         """Always an InvalidInputError."""
@@ -69,23 +102,24 @@ def pixels_of(image: Any, backend: Backend) -> Pixels:
         InvalidInputError: no such image.
         BackendUnavailableError: a GPU image where that cannot be used; the message says what to do.
     """
-    spec = backend.manifest.input
     on_device = hasattr(image, "__cuda_array_interface__") or hasattr(image, "__dlpack__")
     if isinstance(image, np.ndarray) or not on_device:
-        return HostPixels(image, spec.pad)  # whose error names what it expects
+        manifest = backend.manifest  # what is no image is told what one is
+        return HostPixels(image, manifest.input.pad, manifest.threshold).uploaded(backend)
     from .backends.device_pixels import device_pixels
 
-    return device_pixels(image, backend.device, spec.pad, backend.manifest.threshold)
+    return device_pixels(image, backend)
 
 
 def sha256(pixels: Pixels) -> str:
-    """Hash of the pixels of an image in host memory.
+    """Hash of the pixels of an image that came from host memory.
 
     Raises:
-        InvalidInputError: it is on a GPU.
+        InvalidInputError: it was on a GPU.
     """
-    if isinstance(pixels, HostPixels):
-        return pixels.sha256()
+    hashed = getattr(pixels, "sha256", None)
+    if hashed is not None:
+        return str(hashed())
     raise InvalidInputError(
         "expected an image in host memory, whose pixels a session's JSON names by their hash, but got one on "
         "a GPU; begin the session with a NumPy array"

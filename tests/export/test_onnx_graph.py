@@ -91,6 +91,21 @@ def test_names_are_unique_and_tell_the_module(network_graph, diffusion):
     assert "pixel_diffusion/affinity/Exp" in names
 
 
+def test_shapes_between_carry_the_same_symbols_or_are_left_out(network_graph):
+    _, model = network_graph
+    shapes = {
+        value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+        for value in model.graph.value_info
+    }
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    assert convolutions
+    symbols = {symbol for shape in shapes.values() for symbol in shape if isinstance(symbol, str)}
+    assert symbols <= {"B", "M", "S"}
+    assert {"B", "S"} <= symbols
+    weights = {tensor.name for tensor in model.graph.initializer}
+    assert not weights & shapes.keys()
+
+
 def test_shapes_carry_the_symbols_of_the_manifest(exported):
     graph, model = exported
     for values, specs in ((model.graph.input, graph.spec.inputs), (model.graph.output, graph.spec.outputs)):

@@ -11,6 +11,8 @@ import cv2
 import pytest
 
 from clickmask.bundle import default_bundle_path, load_bundle
+from clickmask.errors import BackendError
+from clickmask.segmenter import Segmenter
 from clickmask_export.profiling.clicks import FIRST, MOVED, UNDO
 from clickmask_export.profiling.command import SLOWER, main
 from clickmask_export.profiling.layers import RUNTIME
@@ -139,3 +141,24 @@ def test_the_benchmark_of_the_cpu_writes_its_page(root, tmp_path):
     for heading in ("Goals", "Clicks", "Pixel Diffusion", "At a person's pace", "Cold start", "Around"):
         assert f"## {heading}" in text
     assert "trial run" in text
+
+
+@pytest.mark.parametrize("given", [(), ("--trust-host-code",)])
+def test_bundles_are_opened_as_asked(monkeypatch, capsys, given):
+    seen = []
+
+    def load(_, **options):
+        seen.append(options)
+        raise BackendError("no further")
+
+    monkeypatch.setattr(Segmenter, "load", load)
+    assert main(["default", "--device", "cuda", "--threads", "2", *given]) == 1
+    assert "no further" in capsys.readouterr().err
+    (options,) = seen
+    assert options == {
+        "backend": "auto",
+        "device": "cuda",
+        "threads": 2,
+        "pixel_diffusion": "auto",
+        "trust_host_code": bool(given),
+    }

@@ -25,7 +25,7 @@ from clickmask.errors import BackendError
 from clickmask.manifest import GraphSpec
 from clickmask.manifest_graphs import TENSORS
 from clickmask.segmenter import Segmenter
-from clickmask_export.profiling import crowd, tensorrt_layers
+from clickmask_export.profiling import crowd, layers, tensorrt_layers
 from clickmask_export.profiling.clicks import FIRST, MOVED, SAME, UNDO, measure_clicks
 from clickmask_export.profiling.compare import any_slower, compare
 from clickmask_export.profiling.crowd import measure_crowd
@@ -268,6 +268,19 @@ def test_nodes_go_to_the_module_that_their_name_begins_with():
     assert [row["share"] for row in rows] == pytest.approx([5 / 8, 3 / 8])
 
 
+def test_layers_are_those_of_the_artefact_that_runs(monkeypatch, tmp_path):
+    subject = slow_subject()
+    backend = subject.segmenter.backend
+    assert "unavailable" in layers.measure_layers(subject, 64, 1)  # of no bundle
+    seen = []
+    monkeypatch.setattr(layers, "_onnxruntime", lambda _, artefact, *_rest: seen.append(artefact) or {})
+    backend.name, backend.artefact = "onnxruntime", "the second of two"
+    object.__setattr__(subject.segmenter.bundle, "path", tmp_path)
+    layers.measure_layers(subject, 64, 1)
+    subject.segmenter.close()
+    assert seen == ["the second of two"]
+
+
 def test_layers_are_profiled_with_clicks_that_could_be():
     ours = GraphSpec((TENSORS["clicks"], TENSORS["clicks_by_label"]), (TENSORS["logits"],))
     for most_clicks in (2, 16):
@@ -294,7 +307,10 @@ def test_the_engine_inspector_tells_where_layers_came_from():
 def test_an_engine_that_does_not_load_is_told_in_tensorrts_words(monkeypatch):
     trt = fake_tensorrt()
 
+    allowed = []
+
     def refuse(runtime, _):
+        allowed.append(getattr(runtime, "engine_host_code_allowed", False))
         runtime.logger.log(trt.ILogger.Severity.ERROR, "the plan is of another version")
 
     monkeypatch.setattr("clickmask.backends.tensorrt_engine._loggers", {})
@@ -304,10 +320,16 @@ def test_an_engine_that_does_not_load_is_told_in_tensorrts_words(monkeypatch):
     monkeypatch.setattr(tensorrt_layers, "CudaRuntime", lambda _: types.SimpleNamespace(current=nullcontext))
     bundle = types.SimpleNamespace(read=lambda _: b"plan")
     artefact = types.SimpleNamespace(
-        engine=types.SimpleNamespace(profiles=[EngineProfile(64, 1, 1, 1)]), files={"decoder": None}
+        engine=types.SimpleNamespace(profiles=[EngineProfile(64, 1, 1, 1)], lean_runtime_inside=True),
+        files={"decoder": None},
     )
     with pytest.raises(BackendError, match="the plan is of another version"):
-        tensorrt_layers.profile_engines(bundle, artefact, ["decoder"], 64, 1, device=0)
+        tensorrt_layers.profile_engines(bundle, artefact, ["decoder"], 64, 1, 0, trust_host_code=True)
+    assert allowed == [True]
+    artefact.engine.lean_runtime_inside = False
+    with pytest.raises(BackendError, match="the plan is of another version"):
+        tensorrt_layers.profile_engines(bundle, artefact, ["decoder"], 64, 1, 0, trust_host_code=True)
+    assert allowed == [True, False]
 
 
 def test_stages_wait_for_the_device_that_the_backend_is_on(monkeypatch):

@@ -12,6 +12,7 @@ from export_stand_ins import EarlyFusion, EncodeOnce, flipped_average, inputs
 from clickmask_export.errors import BuildError, TargetUnavailableError
 from clickmask_export.graphs import Graph, diffusion_graph, make_graphs
 from clickmask_export.torchscript import export_torchscript, is_half, trace_device
+from clickmask_models.encode_once import EncodeOnceCDNet, EncodeOnceConfig
 from clickmask_models.pixel_diffusion import PixelDiffusion, PixelDiffusionConfig
 
 
@@ -41,6 +42,20 @@ def test_two_graphs_run_one_after_the_other():
     torch.testing.assert_close(got, flipped_average(EncodeOnce(), image, clicks, mask), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("extents", [(1, 1, 64), (3, 7, 160)])
+def test_the_default_s_kind_of_network_equals_torch(extents):
+    torch.manual_seed(0)
+    network = EncodeOnceCDNet(EncodeOnceConfig(widths=(8, 8, 8, 8), click_widths=(4, 4, 4, 4))).eval()
+    image, clicks, mask = inputs(*extents)
+    encoder, decoder = (
+        load(export_torchscript(graph, "cpu")) for graph in make_graphs(network, flip=False, precision="fp32")
+    )
+    with torch.no_grad():
+        expected = network(image, clicks, mask)
+    torch.testing.assert_close(decoder(*encoder(image), clicks, mask), expected, atol=1e-5, rtol=1e-5)
+    assert expected.std() > 1e-3
+
+
 def test_the_same_network_gives_the_same_bytes_without_paths():
     archives = []
     for _ in range(2):
@@ -55,6 +70,19 @@ def test_the_same_network_gives_the_same_bytes_without_paths():
 def test_the_precision_of_an_archive_is_read_off_its_weights(precision, half):
     (graph,) = make_graphs(EarlyFusion(), flip=False, precision=precision)
     assert is_half(export_torchscript(graph, "cpu")) is half
+
+
+def test_no_convolution_may_compute_in_tf32_whatever_torch_is_set_to():
+    assert torch.backends.cudnn.allow_tf32  # torch's default
+    graphs = [*make_graphs(EncodeOnce(), flip=True, precision="fp32")]
+    graphs.append(diffusion_graph(PixelDiffusion(PixelDiffusionConfig(iterations=2))))
+    for graph in graphs:
+        traced = load(export_torchscript(graph, "cpu")).inlined_graph
+        calls = list(traced.findAllNodes("aten::_convolution"))
+        assert calls
+        assert not traced.findAllNodes("aten::conv2d")  # which asks the process
+        assert [list(call.inputs())[12].toIValue() for call in calls] == [False] * len(calls)
+    assert torch.backends.cudnn.allow_tf32
 
 
 def test_half_precision_without_cuda_is_refused(monkeypatch):

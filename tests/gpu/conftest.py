@@ -7,17 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pytest
-
-
-def missing(reason: str) -> NoReturn:
-    """Skips, or fails where CLICKMASK_REQUIRE_GPU=1 says that nothing may be missing."""
-    if os.environ.get("CLICKMASK_REQUIRE_GPU") == "1":
-        pytest.fail(reason)
-    pytest.skip(reason)
+from gpu_wants import missing
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +29,10 @@ def photo() -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def built(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Any]:
-    """A loaded bundle with one artefact for CUDA, by backend and precision; built once, gates and all."""
+    """A loaded bundle with one artefact for CUDA, by backend and precision; built once, gates and all.
+
+    What fails, fails every test that wants it, and takes its minutes once.
+    """
     from clickmask.bundle import load_bundle
     from clickmask_export.build import Request, build
     from clickmask_export.errors import TargetUnavailableError
@@ -49,10 +46,14 @@ def built(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Callabl
             build(request, Progress())
         except TargetUnavailableError as exc:
             return str(exc)
+        except Exception as exc:
+            return exc
         return load_bundle(folder)
 
     def get(backend: str, precision: str) -> Any:
         made = make(backend, precision)
+        if isinstance(made, Exception):
+            raise made
         return missing(made) if isinstance(made, str) else made
 
     return get

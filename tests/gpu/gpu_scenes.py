@@ -9,8 +9,8 @@ import numpy as np
 
 from clickmask import encode
 from clickmask.backends.base import Backend
-from clickmask.crop import Box, View
 from clickmask.manifest import Manifest
+from clickmask.view import Box, View
 
 KINDS = [
     (backend, precision)

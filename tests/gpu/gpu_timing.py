@@ -7,9 +7,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 from gpu_scenes import Scene, iou
 
 from clickmask.backends.base import Backend
+from clickmask.pixels import Pixels
+from clickmask.view import View
 
 BASELINE = "eager torch fp32"
 
@@ -54,6 +57,43 @@ def measure(
                 times[name].next.append(1000 * (time.perf_counter() - middle))
         found[scene.size] = times
     return found
+
+
+def measure_pixels(
+    places: Mapping[str, Pixels], view: View, rounds: int
+) -> dict[str, dict[str, list[float]]]:
+    """What a session does around the network, wherever its pixels are; places take turns.
+
+    Returns:
+        "crop" and "mask" to place to milliseconds, after one run that is not counted.
+    """
+    width, height = view.valid_size
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    logits = height / 3 - np.hypot(x - width / 2, y - height / 2) + 3 * np.sin(x / 9)
+    logits = logits.astype(np.float32)
+    found: dict[str, dict[str, list[float]]] = {
+        step: {place: [] for place in places} for step in ("crop", "mask")
+    }
+    for number in range(rounds + 1):
+        for place, pixels in places.items():
+            start = time.perf_counter()
+            pixels.crop(view)
+            middle = time.perf_counter()
+            pixels.paint(logits, view)
+            if number:
+                found["crop"][place].append(1000 * (middle - start))
+                found["mask"][place].append(1000 * (time.perf_counter() - middle))
+    return found
+
+
+def pixel_table(found: Mapping[str, Mapping[str, list[float]]]) -> str:
+    """Markdown: medians and minima in ms by step and place."""
+    places = list(next(iter(found.values())))
+    lines = [f"| step | {' | '.join(places)} |", "|---" * (len(places) + 1) + "|"]
+    for step, times in found.items():
+        cells = [f"{statistics.median(times[place]):.3f} ({min(times[place]):.3f})" for place in places]
+        lines.append(f"| {step} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def table(found: Mapping[int, Mapping[str, Times]]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gpu_scenes import KINDS, iou, make_scene
+from gpu_wants import missing
 
 pytestmark = pytest.mark.gpu
 
@@ -123,6 +124,41 @@ def test_a_session_clicks(backend: str, precision: str, built: Open, photo: np.n
         assert after_two.shape == photo.shape[:2]
         assert not after_two[5, 5]
         assert segmenter.backend.name == backend
+
+
+@KIND
+def test_a_session_on_a_gpu_image_is_the_one_on_the_host_image(
+    backend: str, precision: str, built: Open, photo: np.ndarray
+) -> None:
+    import torch
+
+    from clickmask import Segmenter
+    from clickmask.backends.device_kernels import view_kernels
+    from clickmask.backends.device_pixels import UploadedPixels
+    from clickmask.errors import BackendUnavailableError
+
+    try:
+        view_kernels()
+    except BackendUnavailableError as exc:
+        missing(str(exc))
+    height, width = photo.shape[:2]
+    clicks = ((width / 2, height / 2, True), (5, 5, False), (width / 3, height / 2, True))
+    with Segmenter.load(built(backend, precision).path, backend, "cuda", prefetch=False) as segmenter:
+        on_gpu = segmenter.session(torch.from_numpy(photo.copy()).cuda())
+        copied = segmenter.session(photo)
+        segmenter.backend.takes_device_arrays = False
+        on_host = segmenter.session(photo)
+        assert isinstance(copied._pixels, UploadedPixels)
+        for click in clicks:
+            segmenter.backend.takes_device_arrays = True
+            masks = [on_gpu.click(*click), copied.click(*click)]
+            segmenter.backend.takes_device_arrays = False
+            expected = on_host.click(*click)
+            for mask in masks:
+                union = (mask | expected).sum()
+                assert union == 0 or (mask & expected).sum() / union >= LEAST_IOU["fp16"]
+        left = torch.as_tensor(on_gpu.device_mask(), device="cuda").cpu().numpy()
+        np.testing.assert_array_equal(left, on_gpu.mask)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])

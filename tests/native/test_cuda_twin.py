@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import re
 import shutil
 import subprocess
 
@@ -30,25 +31,36 @@ def cuda_library(root, tmp_path_factory):
             pytest.skip(f"needs {tool} to build the CUDA twin")
     build = tmp_path_factory.mktemp("cuda")
     settings = ["-DCLICKMASK_CUDA=ON", "-DCLICKMASK_TESTS=OFF"]
+    said = ""
     for command in (
         ["cmake", "-S", str(root), "-B", str(build), *settings],
-        ["cmake", "--build", str(build), "--target", "clickmask_native_cuda"],
+        ["cmake", "--build", str(build), "--target", "clickmask_native_cuda", "--verbose"],
     ):
         done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
+        said = done.stdout + done.stderr
+        assert done.returncode == 0, said
     (path,) = (path for path in build.rglob("*clickmask_native_cuda*") if path.suffix in (".so", ".dll"))
     library = ctypes.CDLL(str(path))
     library.clickmask_cuda_affinity_bytes.restype = ctypes.c_size_t
     library.clickmask_cuda_scratch_bytes.restype = ctypes.c_size_t
+    library.compiled_for = {int(number) for number in re.findall(r"\bsm_([0-9]+)", said)}
     return library
 
 
 @pytest.mark.slow
-def test_it_builds_for_turing_to_hopper_and_loads_without_a_gpu(cuda_library):
+def test_it_builds_for_turing_to_blackwell(cuda_library):
+    known = subprocess.run(["nvcc", "--list-gpu-code"], capture_output=True, text=True, check=True).stdout
+    known = {int(number) for number in re.findall(r"sm_([0-9]+)", known)}
+    assert cuda_library.compiled_for == {75, 80, 86, 89, 90, 100, 120} & known
+    assert {75, 80, 86, 89, 90} <= known
+
+
+@pytest.mark.slow
+def test_it_loads_without_a_gpu(cuda_library):
     options = _as_struct(DiffusionOptions.from_spec(describe_diffusion(PAPER)))
     assert cuda_library.clickmask_cuda_affinity_bytes(ctypes.byref(options), 30, 40) == 30 * 40 * (4 + 2 * 32)
     assert cuda_library.clickmask_cuda_scratch_bytes(30, 40) == 30 * 40 * 2 * 4
-    assert cuda_library.clickmask_view_abi() == 2
+    assert cuda_library.clickmask_view_abi() == 3
     options.dilation_count = 9
     assert cuda_library.clickmask_cuda_affinity_bytes(ctypes.byref(options), 30, 40) == 0
 

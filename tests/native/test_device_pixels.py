@@ -19,20 +19,25 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "sdk"))
-from cuda_double import FakeCuda
+from cuda_double import Error, FakeCuda
 from view_builds import on_cuda, on_processor
 
 from clickmask import encode, paste
-from clickmask.backends import device_kernels, device_pixels
+from clickmask.backends import cuda_device, device_kernels, device_pixels
+from clickmask.backends.cuda_memory import DeviceArray
 from clickmask.backends.cuda_runtime import CudaRuntime
 from clickmask.backends.device_kernels import ViewKernels
-from clickmask.backends.device_pixels import DevicePixels
+from clickmask.backends.device_pixels import DevicePixels, UploadedPixels
 from clickmask.backends.fake import FakeBackend, fake_manifest
 from clickmask.backends.host_facts import Gpu, HostFacts
 from clickmask.bundle import Bundle
-from clickmask.crop import Box, View
 from clickmask.errors import BackendError, BackendUnavailableError, InvalidInputError
+from clickmask.image import image_sha256
+from clickmask.mask import mask_box
+from clickmask.pixels import pixels_of as session_pixels
+from clickmask.pixels import sha256 as session_sha256
 from clickmask.segmenter import Segmenter
+from clickmask.view import Box, View
 
 PAD, THRESHOLD = (0.25, 0.5, 0.75), 0.4
 WIDTH, HEIGHT = 150, 110
@@ -134,9 +139,15 @@ def picture() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
 
 
-def pixels_of(machine: Any, image: Any = None) -> DevicePixels:
+def backend_of(takes_device_arrays: bool = False) -> FakeBackend:
+    backend = FakeBackend(fake_manifest(threshold=THRESHOLD, input={"pad": list(PAD)}))
+    backend.device, backend.takes_device_arrays = "cuda", takes_device_arrays
+    return backend
+
+
+def pixels_of(machine: Any, image: Any = None, takes_device_arrays: bool = False) -> DevicePixels:
     image = machine.foreign(picture()) if image is None else image
-    return DevicePixels(image, machine.cuda, machine.kernels, PAD, THRESHOLD)
+    return DevicePixels(image, machine.cuda, machine.kernels, backend_of(takes_device_arrays))
 
 
 def logits_on(view: View) -> np.ndarray:
@@ -180,7 +191,72 @@ def test_the_mask_is_what_the_host_makes(machine: Any) -> None:
     mask = pixels.device_mask(logits, OLD)
     assert (mask.__cuda_array_interface__["typestr"], mask.shape) == ("|b1", (HEIGHT, WIDTH))
     near = np.abs(paste.paste_probability(logits, OLD, (WIDTH, HEIGHT)) - THRESHOLD) < 1e-5
-    assert (machine.host(mask) == paste.paste_mask(logits, OLD, (WIDTH, HEIGHT), THRESHOLD))[~near].all()
+    expected, _ = paste.paste_with_box(logits, OLD, (WIDTH, HEIGHT), THRESHOLD)
+    assert (machine.host(mask) == expected)[~near].all()
+
+
+@pytest.mark.parametrize("shift", [0.0, -100.0], ids=["some", "none"])
+def test_a_mask_for_the_host_comes_as_bits_and_is_the_one_on_the_device(machine: Any, shift: float) -> None:
+    pixels = pixels_of(machine)
+    for view in (OLD, NEW, View(Box(7, 3, 20, 9), 64)):
+        logits = logits_on(view) + np.float32(shift)
+        mask, box = pixels.paint(logits, view)
+        assert (mask.shape, mask.dtype) == ((HEIGHT, WIDTH), np.bool_)
+        np.testing.assert_array_equal(mask, machine.host(pixels.device_mask(logits, view)))
+        tight = mask_box(mask)
+        assert box == pixels.find(logits, view) == (Box(*tight) if tight else None)
+
+
+def test_crops_stay_on_the_device_for_a_backend_that_takes_them_there(machine: Any) -> None:
+    pixels, image = pixels_of(machine, takes_device_arrays=True), picture()
+    crops = {view: pixels.crop(view) for view in (OLD, NEW)}
+    for view, found in crops.items():
+        assert isinstance(found, DeviceArray)
+        assert np.abs(machine.host(found) - encode.image_tensor(image, view, PAD)).max() < 1.01 / 255
+
+
+def test_a_host_image_is_copied_to_the_device_once(double: Double, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_pixels, "view_kernels", lambda: double.kernels)
+    backend, image = backend_of(takes_device_arrays=True), picture()
+    pixels = session_pixels(image, backend)
+    assert isinstance(pixels, UploadedPixels)
+    assert session_sha256(pixels) == image_sha256(image)
+    for view in (OLD, NEW, OLD):
+        found = pixels.crop(view)
+        assert np.abs(double.host(found) - encode.image_tensor(image, view, PAD)).max() < 1.01 / 255
+    assert double.fake.calls["cudaMemcpyAsync"] == 1  # the image's own
+    del pixels, found
+    gc.collect()
+    assert {kind: double.fake.live(kind) for kind in ("device", "pinned", "stream")} == dict.fromkeys(
+        ("device", "pinned", "stream"), 0
+    )
+
+
+def test_host_images_leave_a_quarter_of_the_device_to_networks(
+    double: Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_pixels, "view_kernels", lambda: double.kernels)
+    backend, image = backend_of(takes_device_arrays=True), picture()
+    double.fake.memory_limit = 4 * image.nbytes
+    taken = [session_pixels(image, backend) for _ in range(5)]
+    assert [isinstance(pixels, UploadedPixels) for pixels in taken] == [True] * 3 + [False] * 2
+    del taken[0]
+    gc.collect()
+    assert isinstance(session_pixels(image, backend), UploadedPixels)
+
+
+@pytest.mark.parametrize("lacks", ["kernels", "memory"])
+def test_a_host_image_stays_where_it_cannot_be_copied(
+    double: Double, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lacks: str
+) -> None:
+    if lacks == "kernels":
+        monkeypatch.setattr(device_kernels, "_LIBRARY", tmp_path / "none.so")
+        device_kernels.view_kernels.cache_clear()
+    else:
+        monkeypatch.setattr(device_pixels, "view_kernels", lambda: double.kernels)
+        double.fake.memory_limit = 1000
+    pixels = session_pixels(picture(), backend_of(takes_device_arrays=True))
+    np.testing.assert_array_equal(pixels.crop(OLD), encode.image_tensor(picture(), OLD, PAD))
 
 
 @pytest.mark.parametrize("dtype", [np.bool_, np.uint8])
@@ -243,6 +319,15 @@ def test_streams_and_memory_are_given_back(double: Double) -> None:
     assert double.fake.live("device") == 0
 
 
+def test_pixels_that_go_after_the_device_broke_say_nothing(double: Double) -> None:
+    pixels = pixels_of(double)
+    pixels.crop(NEW)
+    for name in ("cudaFree", "cudaFreeHost", "cudaStreamDestroy"):
+        double.fake.fail[name] = Error.cudaErrorInvalidValue
+    del pixels
+    gc.collect()  # pytest makes an error of what a finaliser raises
+
+
 @pytest.mark.parametrize(
     ("place", "message"),
     [(("Host", 0), "that of the host"), (("Device", 1), "expected an array on cuda:0.*got one on cuda:1")],
@@ -285,7 +370,7 @@ def test_a_view_off_the_image_raises_and_the_next_call_works(double: Double) -> 
 def test_a_session_on_a_gpu_image_is_the_session_on_the_host_image(
     double: Double, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device_pixels, "host_facts", lambda: HERE)
+    monkeypatch.setattr(cuda_device, "host_facts", lambda: HERE)
     monkeypatch.setattr(device_pixels, "view_kernels", lambda: double.kernels)
     manifest = fake_manifest(encodes_once=True, crop={"kind": "fbrs", "start_click": 2, "min_size": 40})
     segmenter = Segmenter(Bundle(Path("nowhere"), manifest), FakeBackend(manifest))
@@ -307,7 +392,7 @@ def test_an_array_in_host_memory_is_told_so_on_every_machine() -> None:
 
     tensor = torch.zeros((20, 30, 3), dtype=torch.uint8)
     with pytest.raises(InvalidInputError, match=r"host memory.*NumPy"):
-        device_pixels.device_pixels(tensor, "cpu", PAD, THRESHOLD)
+        device_pixels.device_pixels(tensor, FakeBackend())
 
 
 GPU = Gpu("a GPU", (9, 0))
@@ -328,19 +413,21 @@ HERE = HostFacts("linux x86_64", (13, 0), (GPU,), None, None, "13.0.0")
 def test_a_machine_that_cannot_is_told_what_to_do(
     monkeypatch: pytest.MonkeyPatch, facts: HostFacts, device: str, message: str
 ) -> None:
-    monkeypatch.setattr(device_pixels, "host_facts", lambda: facts)
+    monkeypatch.setattr(cuda_device, "host_facts", lambda: facts)
+    backend = backend_of()
+    backend.device = device
     for name in ("cuda", "cuda.bindings"):  # which another test may have imported
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(BackendUnavailableError, match=message):
-        device_pixels.device_pixels(Foreign(picture(), None), device, PAD, THRESHOLD)
+        device_pixels.device_pixels(Foreign(picture(), None), backend)
 
 
 def test_without_the_compiled_kernels_the_command_that_builds_them_is_named(
     double: Double, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert double
-    monkeypatch.setattr(device_pixels, "host_facts", lambda: HERE)
+    monkeypatch.setattr(cuda_device, "host_facts", lambda: HERE)
     monkeypatch.setattr(device_kernels, "_LIBRARY", tmp_path / "none.so")
     device_kernels.view_kernels.cache_clear()
     with pytest.raises(BackendUnavailableError, match=r"cmake --install .* --component cuda"):
-        device_pixels.device_pixels(Foreign(picture(), None), "cuda", PAD, THRESHOLD)
+        device_pixels.device_pixels(Foreign(picture(), None), backend_of())

@@ -69,6 +69,9 @@ def make_parser() -> argparse.ArgumentParser:
     opened.add_argument("--device", default="auto")
     opened.add_argument("--threads", type=int, metavar="N")
     opened.add_argument("--pixel-diffusion", default="auto", choices=("auto", "native", "graph"))
+    opened.add_argument(
+        "--trust-host-code", action="store_true", help="load plans that carry code, too, which runs it"
+    )
     counts = parser.add_argument_group("what is measured")
     add = counts.add_argument
     add("--photo", type=Path, metavar="FILE", help="what is clicked on (scikit-image's astronaut)")
@@ -117,7 +120,9 @@ def _run(options: argparse.Namespace) -> int:
     paths = list(options.bundles)
     if options.baseline and earlier is None:
         paths.append(options.baseline)
-    how = How(options.backend, options.device, options.threads, options.pixel_diffusion)
+    how = How(
+        options.backend, options.device, options.threads, options.pixel_diffusion, options.trust_host_code
+    )
     gpu_before = gpu_megabytes()
     with ExitStack() as stack:
         subjects: list[Subject] = []

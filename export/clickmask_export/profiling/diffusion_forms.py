@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from clickmask import native_diffusion
+from clickmask.backends.onnxruntime import session_options
 from clickmask.bundle import Bundle
 from clickmask_export.profiling.figures import summary
 from clickmask_models.pixel_diffusion import PixelDiffusion
@@ -61,9 +62,7 @@ def _open_graph(bundle: Bundle, threads: int) -> Any:
     import onnxruntime
 
     (artefact,) = (a for a in bundle.manifest.artefacts if a.backend == "onnxruntime")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options = session_options(onnxruntime, threads)
     model = bundle.read(artefact.files["pixel_diffusion"])
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from clickmask.backends.click_rows import by_label
 from clickmask.backends.host import split_device
+from clickmask.backends.onnxruntime import session_options
 from clickmask.bundle import Bundle
 from clickmask.encode import click_slots
 from clickmask.manifest import Artefact, GraphSpec
@@ -36,7 +37,7 @@ def measure_layers(subject: Subject, size: int, runs: int) -> dict[str, Any]:
         backend that cannot be looked into, ``unavailable`` with the reason.
     """
     backend, bundle = subject.segmenter.backend, subject.segmenter.bundle
-    artefact = next((a for a in bundle.manifest.artefacts if a.backend == backend.name), None)
+    artefact = backend.artefact
     if artefact is None or not bundle.path.is_dir():
         return {"unavailable": f"{backend.name} has no profiler that tells layers"}
     graphs = [
@@ -52,7 +53,8 @@ def measure_layers(subject: Subject, size: int, runs: int) -> dict[str, Any]:
         from clickmask_export.profiling.tensorrt_layers import profile_engines
 
         device = split_device(backend.device)[1]
-        profiled = profile_engines(bundle, artefact, graphs, size, runs, device)
+        trust = subject.how.trust_host_code
+        profiled = profile_engines(bundle, artefact, graphs, size, runs, device, trust_host_code=trust)
         return {
             graph: by_module(times, {layer: module_of(origins.get(layer, layer)) for layer in times})
             for graph, (times, origins) in profiled.items()
@@ -125,15 +127,13 @@ def _profile(
     """Milliseconds of one run by node, in a session of its own with ONNX Runtime's profiler."""
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
+    options = session_options(onnxruntime, subject.how.threads or 0)  # as the backend has them
     options.enable_profiling = True
     options.profile_file_prefix = str(optimised.with_name("profile"))
     options.optimized_model_filepath = str(optimised)
-    options.intra_op_num_threads = subject.how.threads or 0
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    cuda = subject.segmenter.backend.device != "cpu"
-    providers = [*(["CUDAExecutionProvider"] if cuda else []), "CPUExecutionProvider"]
+    kind, index = split_device(subject.segmenter.backend.device)
+    cuda = ("CUDAExecutionProvider", {"device_id": str(index), "use_tf32": "0"})
+    providers = [*([cuda] if kind == "cuda" else []), "CPUExecutionProvider"]
     session = onnxruntime.InferenceSession(str(model), options, providers=providers)
     for _ in range(runs + 1):
         session.run(None, inputs)

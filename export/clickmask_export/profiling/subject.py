@@ -28,6 +28,7 @@ class How:
     device: str = "auto"
     threads: int | None = None
     pixel_diffusion: Place = "auto"
+    trust_host_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def open_subject(path: str, how: How, name: str | None = None, *, warm: bool = T
         ClickmaskError: it cannot be opened so.
     """
     folder = bundle_path(path)
-    segmenter = Segmenter.load(folder, how.backend, how.device, how.threads, how.pixel_diffusion)
+    segmenter = Segmenter.load(folder, **vars(how))
     if warm:
         segmenter.warmup()
     return Subject(name or Path(folder).name, segmenter, record(segmenter.backend), how)

@@ -22,9 +22,25 @@ _ORIGIN = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 
 
 def profile_engines(
-    bundle: Bundle, artefact: Artefact, graphs: list[str], size: int, runs: int, device: int
+    bundle: Bundle,
+    artefact: Artefact,
+    graphs: list[str],
+    size: int,
+    runs: int,
+    device: int,
+    *,
+    trust_host_code: bool,
 ) -> dict[str, tuple[dict[str, float], dict[str, str]]]:
     """Profile each graph's engine at one size.
+
+    Args:
+        bundle: with the plans.
+        artefact: whose they are.
+        graphs: to profile.
+        size: of the input.
+        runs: that are averaged.
+        device: number of the GPU.
+        trust_host_code: whether code that a plan carries may run.
 
     Returns:
         Graph to milliseconds of one run by layer, and layer to the node of the export that it came from,
@@ -38,8 +54,8 @@ def profile_engines(
     profile = next(i for i, p in enumerate(artefact.engine.profiles) if p.takes(size, 1))
     found = {}
     with cuda.current():
-        # The bundle's user was not asked whether plans may bring code.
-        loader = EngineLoader(trt, trust_host_code=False)
+        brings_code = artefact.engine is not None and artefact.engine.lean_runtime_inside
+        loader = EngineLoader(trt, trust_host_code=trust_host_code and brings_code)
         for graph in graphs:
             engine = loader.load(bundle.read(artefact.files[graph]))
             inputs = inputs_of(bundle.manifest.graphs[graph], size, bundle.manifest.input.max_clicks)
@@ -80,13 +96,7 @@ def _profile(
         cuda.synchronize(stream)
         for name, array in inputs.items():
             pointers.append(cuda.malloc(array.nbytes))
-            cuda.call(
-                cuda.cudart.cudaMemcpy,
-                pointers[-1],
-                array.ctypes.data,
-                array.nbytes,
-                cuda.cudart.cudaMemcpyKind.cudaMemcpyHostToDevice,
-            )
+            cuda.upload(pointers[-1], array.ctypes.data, array.nbytes)
             _require(context.set_input_shape(name, array.shape), f"the shape of {name}")
             _require(context.set_tensor_address(name, pointers[-1]), f"the address of {name}")
         for name in (engine.get_tensor_name(i) for i in range(engine.num_io_tensors)):

@@ -116,18 +116,20 @@ def open_artefact(
         BackendUnavailableError: This host lacks the runtime or device; the message has the command to run.
         BackendError: The runtime refuses a graph.
     """
-    if artefact.backend == "tensorrt":
-        from .tensorrt import TensorRtBackend
-
-        return TensorRtBackend.open(
-            bundle, artefact, device, threads, reason, pixel_diffusion, trust_host_code
-        )
     opener: Any
-    if artefact.backend == "onnxruntime":
+    options: dict[str, bool] = {}
+    if artefact.backend == "tensorrt":
+        from .tensorrt import TensorRtBackend as opener
+
+        options = {"trust_host_code": trust_host_code}
+    elif artefact.backend == "onnxruntime" and device == "cpu":
         from .onnxruntime import OnnxRuntimeBackend as opener
+    elif artefact.backend == "onnxruntime":
+        from .onnxruntime_cuda import OnnxRuntimeCudaBackend as opener
     else:
         from .torchscript import TorchScriptBackend as opener
-    opened: Backend = opener.open(bundle, artefact, device, threads, reason, pixel_diffusion)
+    opened: Backend = opener.open(bundle, artefact, device, threads, reason, pixel_diffusion, **options)
+    opened.artefact = artefact
     return opened
 
 

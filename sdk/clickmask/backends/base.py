@@ -17,11 +17,12 @@ import numpy as np
 
 from ..encode import click_slots, slot_counts
 from ..errors import BackendError, ClickmaskError, InvalidInputError
-from ..manifest import Manifest
+from ..manifest import Artefact, Manifest
 from ..manifest_graphs import TENSORS
 from ..native_diffusion import Affinity
 from . import diffusion
 from .click_rows import by_label, row_counts
+from .cuda_memory import DeviceArray
 from .features import Features
 from .shapes import checked_input, mismatch
 
@@ -36,12 +37,16 @@ class Backend(ABC):
         device: Where it runs: "cpu", "cuda" or "cuda:N".
         reason: Why this runtime and device were chosen.
         manifest: The bundle's manifest, which every array is checked against.
+        artefact: What of the bundle runs; None where it is no bundle's.
         pixel_diffusion: What does it: "native" (the fused kernel), "graph" (the bundle's) or "none".
         pixel_diffusion_reason: Why that; of the kernel, its instruction set.
         largest_batch: Most images B of a call; None for no limit.
+        takes_device_arrays: Whether ``encode`` takes images that are on the device already.
     """
 
+    artefact: Artefact | None = None
     largest_batch: int | None = None
+    takes_device_arrays = False
 
     def __init__(
         self,
@@ -68,16 +73,17 @@ class Backend(ABC):
         self._kernel, self._threads = choice.kernel, threads
         self._closed = False
 
-    def encode(self, image: np.ndarray, local: bool = False) -> Features:
+    def encode(self, image: np.ndarray | DeviceArray, local: bool = False) -> Features:
         """The dear step.
 
         Args:
-            image: (B, 3, S, S) float32 RGB in [0, 1]; it must not be changed afterwards.
+            image: (B, 3, S, S) float32 RGB in [0, 1]; it must not be changed afterwards. A ``DeviceArray``
+                where ``takes_device_arrays``; it is not copied, and complete.
             local: Whether it is for the second network, of a bundle that has one (``has_local_network``).
 
         Raises:
-            InvalidInputError: Wrong shape or dtype, S is not a size of the manifest, or there is no second
-                network.
+            InvalidInputError: Wrong shape or dtype, S is not a size of the manifest, more images than
+                ``largest_batch``, or there is no second network.
             BackendError: The runtime failed.
         """
         if local and not self.manifest.has_local_network:
@@ -85,7 +91,8 @@ class Backend(ABC):
                 f"local: expected False, as this bundle has only {sorted(self.manifest.graphs)}, got True."
             )
         dims: dict[str, int] = {}
-        image = checked_input(TENSORS["image"], image, dims, self.manifest.input)
+        image = checked_input(TENSORS["image"], image, dims, self.manifest.input, self.takes_device_arrays)
+        self._check_batch(dims["B"])
         with self._running():
             tensors = {"image": self._guard(self._upload, image)}
             weights = self._guard(self._weigh, image)
@@ -108,11 +115,12 @@ class Backend(ABC):
             Logits (B, 1, S, S) float32, all finite.
 
         Raises:
-            InvalidInputError: An array of the wrong shape or dtype, features of another backend, or a
-                previous mask for a network that takes none.
+            InvalidInputError: An array of the wrong shape or dtype, features of another backend, more images
+                than ``largest_batch``, or a previous mask for a network that takes none.
             BackendError: The runtime failed, or gave logits that are not finite.
         """
         feeds, dims = self._feeds(features, clicks, previous_mask)
+        self._check_batch(dims["B"])
         clicks = np.ascontiguousarray(clicks)
         with self._running():
             logits = self._checked_run(features.graph, feeds, dims)["logits"]
@@ -126,10 +134,10 @@ class Backend(ABC):
             else:
                 finite, result = True, self._guard(self._download, logits)
         # Not in there: what an error leaves in doubt is given up, and what warmup captured with it.
+        if self._kernel is not None:  # it looks for NaN as it reads the logits
+            return self._guard(diffusion.diffuse, features.affinities, result, clicks, self._threads)  # type: ignore[no-any-return]
         if not (finite and np.isfinite(result).all()):
             raise BackendError(f"{self.name} on {self.device}: expected finite logits, got NaN or infinity.")
-        if self._kernel is not None:
-            result = self._guard(diffusion.diffuse, features.affinities, result, clicks, self._threads)
         return result  # type: ignore[no-any-return]
 
     def join(self, parts: Sequence[Features]) -> Features:
@@ -187,14 +195,24 @@ class Backend(ABC):
     def _run(self, graph: str, feeds: dict[str, Any]) -> dict[str, Any]:
         """Run a graph: host arrays and own device arrays in by name, device arrays out by name."""
 
-    def _weigh(self, image: np.ndarray) -> tuple[Affinity, ...]:
-        return () if self._kernel is None else diffusion.affinities(image, self._kernel, self._threads)
+    def _check_batch(self, count: int) -> None:
+        # Here, where a call has nothing yet: what fails inside gives up what it holds.
+        if self.largest_batch is not None and count > self.largest_batch:
+            raise InvalidInputError(
+                f"expected at most {self.largest_batch} images at once, as the bundle was built for, got "
+                f"{count}; give them in parts, or build it with a larger --max-batch."
+            )
+
+    def _weigh(self, image: np.ndarray | DeviceArray) -> tuple[Affinity, ...]:
+        if self._kernel is None or isinstance(image, DeviceArray):
+            return ()
+        return diffusion.affinities(image, self._kernel, self._threads)
 
     def _call(self) -> AbstractContextManager[Any]:
         """Around each ``encode`` and ``decode``: where a runtime takes and returns what a call needs."""
         return nullcontext()
 
-    def _upload(self, array: np.ndarray) -> Any:
+    def _upload(self, array: Any) -> Any:
         return array
 
     def _keep(self, features: dict[str, Any]) -> dict[str, Any]:
@@ -231,14 +249,16 @@ class Backend(ABC):
                 f"features: expected affinities of {batch} image(s), as from this backend's encode, got "
                 f"{len(features.affinities)}."
             )
-        blank = np.zeros((batch, 1, size, size), np.float32) if previous_mask is None else previous_mask
-        prompt, dims, feeds = {"clicks": clicks, "previous_mask": blank}, {"B": batch, "S": size}, {}
+        prompt, dims, feeds = {"clicks": clicks, "previous_mask": previous_mask}, {"B": batch, "S": size}, {}
         clicks = checked_input(TENSORS["clicks"], clicks, dims, self.manifest.input)
         for spec in self.manifest.graphs[features.graph].inputs:
             if spec.name == "clicks_by_label":
                 feeds[spec.name] = by_label(clicks)
             elif spec.name in prompt:
-                feeds[spec.name] = checked_input(spec, prompt[spec.name], dims, self.manifest.input)
+                given = prompt[spec.name]
+                if given is None:
+                    given = np.zeros((batch, 1, size, size), np.float32)
+                feeds[spec.name] = checked_input(spec, given, dims, self.manifest.input)
             elif spec.name in features.tensors:
                 feeds[spec.name] = features.tensors[spec.name]
             else:

@@ -30,7 +30,7 @@ class CudaRuntime:
         self.index = index
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """What a function of ``cudart`` gives after its error code; None where that is nothing.
+        """What a function of ``cudart`` gives after its error code: nothing, a value, or several.
 
         Raises:
             BackendError: The error code is not success; the message names the call.
@@ -43,7 +43,7 @@ class CudaRuntime:
                 f"CUDA device {self.index}: {getattr(function, '__name__', 'a call')} failed with "
                 f"{getattr(error, 'name', error)}: {readable}"
             )
-        return values[0] if values else None
+        return values[0] if len(values) == 1 else tuple(values) or None
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -89,6 +89,11 @@ class CudaRuntime:
         """Give device memory back; waits for the device."""
         self.call(self.cudart.cudaFree, pointer)
 
+    def free_and_total(self) -> tuple[int, int]:
+        """Bytes of device memory that nobody has, and that there are."""
+        free, total = self.call(self.cudart.cudaMemGetInfo)
+        return int(free), int(total)
+
     def malloc_pinned(self, nbytes: int) -> int:
         """Host memory that the device can copy from and to without a detour."""
         return int(self.call(self.cudart.cudaMallocHost, nbytes))
@@ -101,6 +106,15 @@ class CudaRuntime:
         """Put a copy between device and pinned memory, in any direction, on a stream."""
         kind = self.cudart.cudaMemcpyKind.cudaMemcpyDefault
         self.call(self.cudart.cudaMemcpyAsync, target, source, nbytes, kind, stream)
+
+    def upload(self, target: int, source: int, nbytes: int) -> None:
+        """Copy ordinary host memory to the device, and wait for that."""
+        stream = self.new_stream()  # cudaMemcpy would not do: it returns once the last part is staged
+        try:
+            self.copy(target, source, nbytes, stream)
+            self.synchronize(stream)
+        finally:
+            self.free_stream(stream)
 
     def capture(self, stream: Any, work: Callable[[], None]) -> Any:
         """Record what ``work`` puts on a stream, without running it, as an executable graph.

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import encode
-from ..crop import View
 from ..errors import BackendError, BackendUnavailableError
+from ..view import View
 
-_ABI = 2  # CLICKMASK_VIEW_ABI of the header that this file was written for
+_ABI = 3  # CLICKMASK_VIEW_ABI of the header that this file was written for
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 _NAME = ("" if sys.platform == "win32" else "lib") + "clickmask_native_cuda" + _SUFFIX
 _LIBRARY = Path(__file__).parents[1] / _NAME
@@ -69,6 +69,8 @@ class ViewKernels:
         self._library.clickmask_view_crop.argtypes = (struct, struct, struct, address, address)
         paste = (struct, address, ctypes.c_float, number, number, address, address)
         self._library.clickmask_view_paste.argtypes = paste
+        bits = (struct, address, ctypes.c_float, address, address)
+        self._library.clickmask_view_bits.argtypes = bits
 
     def crop(self, view: View, image: ImageStruct, pad: Sequence[float], out: int, stream: int) -> None:
         """`encode.image_tensor`: out (3, S, S).
@@ -91,13 +93,21 @@ class ViewKernels:
         Raises:
             BackendError: the view does not lie in the image, or the launch failed.
         """
-        limit = threshold if view.coordinates == "public" else encode.logit(threshold)
-        width, height = image_size
+        limit, (width, height) = _limit(view, threshold), image_size
         _check(
             self._library.clickmask_view_paste(
                 ctypes.byref(_view(view)), logits, limit, height, width, out, stream
             )
         )
+
+    def bits(self, view: View, logits: int, threshold: float, out: int, stream: int) -> None:
+        """The view's box of that mask as `np.packbits` packs its rows: out (h, (w + 7) // 8) bytes.
+
+        Raises:
+            BackendError: not a view, or the launch failed.
+        """
+        limit = _limit(view, threshold)
+        _check(self._library.clickmask_view_bits(ctypes.byref(_view(view)), logits, limit, out, stream))
 
 
 @functools.cache
@@ -118,6 +128,10 @@ def _view(view: View) -> _View:
     box, (width, height) = view.box, view.valid_size
     public = int(view.coordinates == "public")
     return _View(box.x0, box.y0, box.width, box.height, width, height, view.size, public)
+
+
+def _limit(view: View, threshold: float) -> float:
+    return threshold if view.coordinates == "public" else encode.logit(threshold)
 
 
 def _check(status: int) -> None:

@@ -83,9 +83,12 @@ def affinities(image: np.ndarray, options: DiffusionOptions, threads: int | None
 def diffuse(
     weights: Sequence[Affinity], logits: np.ndarray, clicks: np.ndarray, threads: int | None
 ) -> np.ndarray:
-    """Logits (B, 1, S, S) after Pixel Diffusion, from those before it and clicks (B, M, 3)."""
-    planes = [
-        affinity.diffuse(plane[0], rows, threads)
-        for affinity, plane, rows in zip(weights, logits, clicks, strict=True)
-    ]
-    return np.stack(planes)[:, None]
+    """Logits (B, 1, S, S) after Pixel Diffusion, from those before it and clicks (B, M, 3).
+
+    Raises:
+        BackendError: Logits that are not finite.
+    """
+    result = np.empty_like(logits)
+    for affinity, plane, rows, out in zip(weights, logits, clicks, result, strict=True):
+        affinity.diffuse(plane[0], rows, threads, out[0])
+    return result

@@ -1,8 +1,8 @@
-"""ONNX Runtime on the CPU and on CUDA: the default, because one file runs everywhere.
+"""ONNX Runtime on the CPU: the default, because one file runs everywhere. ``onnxruntime_cuda`` is for CUDA.
 
-Arrays are bound rather than fed, so that on CUDA the image and the features stay on the device between
-clicks. Nothing bound is kept for the next call: that saved nothing measurable on the CPU (decision 0016), and
-calls may run at the same time.
+Arrays are bound rather than fed, so that features stay as ONNX Runtime made them between clicks. Nothing
+bound is kept for the next call: that saved nothing measurable (decision 0016), and calls may run at the same
+time.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from . import host
 from .base import Backend
 from .diffusion import Choice, Place, choose
 
-_CUDA = "CUDAExecutionProvider"
+CUDA_PROVIDER = "CUDAExecutionProvider"
 _QUIET = 3  # ORT severity: errors and worse
-_REINSTALL = 'pip uninstall -y onnxruntime onnxruntime-gpu && pip install "clickmask[{}]"'
+REINSTALL = 'pip uninstall -y onnxruntime onnxruntime-gpu && pip install "clickmask[{}]"'
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class _DeviceArray:
 
 
 class OnnxRuntimeBackend(Backend):
-    """ONNX graphs on ONNX Runtime; ``open`` makes one."""
+    """ONNX graphs on the CPU; ``open`` makes one."""
 
     def __init__(
         self,
@@ -49,9 +49,7 @@ class OnnxRuntimeBackend(Backend):
     ) -> None:
         """Take over one open session for each graph that runs; applications call ``open``."""
         super().__init__("onnxruntime", device, reason, manifest, choice, threads)
-        self._last_output = "diffused_logits" if self.pixel_diffusion == "graph" else "logits"
         self._sessions = sessions
-        self._kind, self._index = host.split_device(device)
 
     @classmethod
     def open(
@@ -68,24 +66,25 @@ class OnnxRuntimeBackend(Backend):
         Args:
             bundle: A checked bundle.
             artefact: One of its "onnxruntime" artefacts.
-            device: "cpu", "cuda" or "cuda:N".
-            threads: Threads of one call on the CPU; None means the physical cores this process may use.
+            device: "cpu".
+            threads: Threads of one call; None means the physical cores this process may use.
             reason: Kept for the reader.
-            pixel_diffusion: As for ``open_backend``; the kernel is for the CPU.
+            pixel_diffusion: As for ``open_backend``.
 
         Raises:
-            BackendUnavailableError: ONNX Runtime, the device or the kernel asked for cannot be used; the
-                message has the command to run.
+            BackendUnavailableError: ONNX Runtime or the kernel asked for cannot be used; the message has the
+                command to run.
             BackendError: The runtime refuses a graph.
         """
-        ort = _import_runtime(device)
+        ort = import_runtime(device)
         choice = choose(bundle.manifest, pixel_diffusion, device)
         threads = threads or host.physical_cores()
         sessions: dict[str, Any] = {}
         for graph in filter(choice.opens, bundle.manifest.graphs):
-            options = _options(ort, threads)
-            sessions[graph] = _session(ort, bundle, artefact, graph, options, device)
-            _check_names(bundle.manifest, graph, sessions[graph])
+            path, options = bundle.file(artefact, graph), session_options(ort, threads)
+            providers = ["CPUExecutionProvider"]
+            sessions[graph] = open_session(ort, path.read_bytes(), path.name, options, providers)
+            check_names(bundle.manifest, graph, sessions[graph])
         return cls(bundle.manifest, sessions, device, reason, choice, threads)
 
     def close(self) -> None:
@@ -96,7 +95,7 @@ class OnnxRuntimeBackend(Backend):
     def _upload(self, array: np.ndarray) -> _DeviceArray:
         import onnxruntime as ort
 
-        value = ort.OrtValue.ortvalue_from_numpy(array, self._kind, self._index)
+        value = ort.OrtValue.ortvalue_from_numpy(array)
         return _DeviceArray(value, array.shape, str(array.dtype))
 
     def _download(self, array: _DeviceArray) -> Any:
@@ -119,10 +118,7 @@ class OnnxRuntimeBackend(Backend):
                 binding.bind_cpu_input(name, feed)
         specs = self.manifest.graphs[graph].outputs
         for spec in specs:
-            if spec.name == self._last_output:
-                binding.bind_output(spec.name, "cpu")
-            else:
-                binding.bind_output(spec.name, self._kind, self._index)
+            binding.bind_output(spec.name)
         session.run_with_iobinding(binding)
         return {spec.name: _wrapped(value) for spec, value in zip(specs, binding.get_outputs(), strict=True)}
 
@@ -134,8 +130,12 @@ def _wrapped(value: Any) -> _DeviceArray:
     return _DeviceArray(value, tuple(value.shape()), dtype)
 
 
-def _import_runtime(device: str) -> Any:
-    """The onnxruntime module, when it can serve the device."""
+def import_runtime(device: str) -> Any:
+    """The onnxruntime module, when it can serve the device.
+
+    Raises:
+        BackendUnavailableError: It cannot; the message has the command to run.
+    """
     extra = "cpu" if device == "cpu" else "gpu"
     try:
         import onnxruntime as ort
@@ -152,9 +152,9 @@ def _import_runtime(device: str) -> Any:
         raise BackendUnavailableError(
             f"expected ONNX Runtime, got a module without InferenceSession from {host.location(ort)}: half "
             "an installation, or another folder of that name; rename that folder or run: "
-            f"{_REINSTALL.format(extra)}"
+            f"{REINSTALL.format(extra)}"
         )
-    if device != "cpu" and _CUDA not in ort.get_available_providers():
+    if device != "cpu" and CUDA_PROVIDER not in ort.get_available_providers():
         raise BackendUnavailableError(_why_no_cuda(ort))
     return ort
 
@@ -165,14 +165,15 @@ def _why_no_cuda(ort: Any) -> str:
         return (
             "expected ONNX Runtime with CUDA, got the CPU-only build: onnxruntime and onnxruntime-gpu are "
             "both installed "
-            f"and share one folder, so that the CPU build shadows the other; run: {_REINSTALL.format('gpu')}"
+            f"and share one folder, so that the CPU build shadows the other; run: {REINSTALL.format('gpu')}"
         )
     return (
-        f"expected ONNX Runtime with CUDA, got a build with {available} only; run: {_REINSTALL.format('gpu')}"
+        f"expected ONNX Runtime with CUDA, got a build with {available} only; run: {REINSTALL.format('gpu')}"
     )
 
 
-def _options(ort: Any, threads: int) -> Any:
+def session_options(ort: Any, threads: int) -> Any:
+    """Of a session with so many threads."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -180,40 +181,43 @@ def _options(ort: Any, threads: int) -> Any:
     # A pattern plans the memory of one shape and keeps it: with four input sizes that held up to 50 MB more
     # and made no call quicker (decision 0016).
     options.enable_mem_pattern = False
-    # Between clicks a person thinks; spinning threads would take the cores of the application around us.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Threads spin briefly for the next of many small nodes, and not between clicks, while a person thinks:
+    # that would take the cores of the application around us. Longer is hardly quicker (decision 0022).
+    options.add_session_config_entry("session.intra_op.spin_duration_us", "20")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
 
 
-def _session(ort: Any, bundle: Bundle, artefact: Artefact, graph: str, options: Any, device: str) -> Any:
-    path = bundle.file(artefact, graph)
-    providers: list[Any] = ["CPUExecutionProvider"]
-    if device != "cpu":
-        if hasattr(ort, "preload_dlls"):
-            ort.preload_dlls()  # finds CUDA and cuDNN in pip's nvidia wheels
-        # TF32 keeps 10 bits of mantissa: not the fp32 that the manifest's parity was measured with.
-        cuda = {"device_id": str(host.split_device(device)[1]), "use_tf32": "0"}
-        providers.insert(0, (_CUDA, cuda))
+def open_session(ort: Any, model: bytes, name: str, options: Any, providers: Sequence[Any]) -> Any:
+    """A session of a model.
+
+    Args:
+        ort: The onnxruntime module.
+        model: Bytes of the ONNX file.
+        name: Of the file, for messages.
+        options: From ``session_options``, for this session alone.
+        providers: As ONNX Runtime takes them.
+
+    Raises:
+        BackendError: ONNX Runtime refuses it.
+    """
     # From memory and with an empty folder for external data: a graph may name other files of this machine as
     # weights, and those have no hash in the manifest.
     with tempfile.TemporaryDirectory(prefix="clickmask-") as empty:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", empty)
         try:
-            session = ort.InferenceSession(path.read_bytes(), options, providers=providers)
+            # No second try on the CPU alone, which ONNX Runtime prints about, and which hides the error.
+            return ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
         except Exception as exc:
-            raise BackendError(f"ONNX Runtime {ort.__version__} does not load {path.name!r}: {exc}") from exc
-    if device != "cpu" and _CUDA not in session.get_providers():
-        # ORT falls back to the CPU without raising; an application that asked for a GPU must hear of it.
-        raise BackendUnavailableError(
-            f"expected ONNX Runtime on {device}, got {', '.join(session.get_providers())}: the CUDA "
-            "libraries or the "
-            f"driver did not load ({host.cuda_devices()} CUDA device(s) found); check nvidia-smi, then run: "
-            f"{_REINSTALL.format('gpu')}"
-        )
-    return session
+            raise BackendError(f"ONNX Runtime {ort.__version__} does not load {name!r}: {exc}") from exc
 
 
-def _check_names(manifest: Manifest, graph: str, session: Any) -> None:
+def check_names(manifest: Manifest, graph: str, session: Any) -> None:
+    """Hold a session's tensors against the manifest.
+
+    Raises:
+        BackendError: They differ.
+    """
     spec = manifest.graphs[graph]
     for side, wanted, found in (
         ("inputs", spec.inputs, session.get_inputs()),

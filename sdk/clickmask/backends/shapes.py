@@ -9,22 +9,33 @@ import numpy as np
 
 from ..errors import InvalidInputError
 from ..manifest import InputSpec, TensorSpec
+from .cuda_memory import DeviceArray
 
 
-def checked_input(spec: TensorSpec, array: np.ndarray, dims: dict[str, int], limits: InputSpec) -> np.ndarray:
+def checked_input(
+    spec: TensorSpec, array: Any, dims: dict[str, int], limits: InputSpec, on_device: bool = False
+) -> Any:
     """A caller's array, C-contiguous, when it is what the manifest says; binds its symbols in ``dims``.
+
+    Args:
+        spec: What the manifest says.
+        array: A NumPy array.
+        dims: Symbols bound so far.
+        limits: The manifest's.
+        on_device: Whether it may be a ``DeviceArray``, too.
 
     Raises:
         InvalidInputError: Not an array, or of another shape or dtype, or larger than the manifest allows.
     """
-    if not isinstance(array, np.ndarray):
+    stays = on_device and isinstance(array, DeviceArray)
+    if not stays and not isinstance(array, np.ndarray):
         raise InvalidInputError(f"{spec.name}: expected a NumPy array, got {type(array).__name__}.")
     if problem := mismatch(spec, array, dims):
         raise InvalidInputError(problem)
     if dims["S"] not in limits.sizes or dims["B"] < 1 or not 1 <= dims.get("M", 1) <= limits.max_clicks:
         wanted = f"S in {list(limits.sizes)}, B >= 1, 1 <= M <= {limits.max_clicks}"
         raise InvalidInputError(f"{spec.name}: expected {wanted}, got shape {list(array.shape)}.")
-    return np.ascontiguousarray(array)
+    return array if stays else np.ascontiguousarray(array)
 
 
 def mismatch(spec: TensorSpec, array: Any, dims: dict[str, int]) -> str | None:

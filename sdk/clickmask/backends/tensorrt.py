@@ -6,11 +6,8 @@ the primary context; torch and pycuda are not involved.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 from ..bundle import Bundle
 from ..engine_facts import EngineFacts
@@ -18,17 +15,17 @@ from ..errors import BackendError, BackendUnavailableError, ClickmaskError
 from ..manifest import Artefact, Manifest
 from ..plan_fit import verdict
 from . import host
-from .base import Backend
-from .cuda_memory import DeviceArray, DevicePool
+from .cuda_device import cuda_runtime
 from .cuda_runtime import CudaRuntime
 from .diffusion import Choice, Place, choose
 from .host_facts import host_facts
-from .lanes import LANES, Lanes
+from .lane_backend import LaneBackend
+from .lanes import LANES
 from .tensorrt_engine import EngineLoader, check_engine, import_tensorrt
-from .tensorrt_lane import TensorRtLane
+from .tensorrt_program import TensorRtPrograms
 
 
-class TensorRtBackend(Backend):
+class TensorRtBackend(LaneBackend):
     """TensorRT engines; ``open`` makes one."""
 
     def __init__(
@@ -41,14 +38,20 @@ class TensorRtBackend(Backend):
         device: str,
         reason: str,
         choice: Choice | None = None,
-        lanes: int = LANES,
     ) -> None:
         """Take over one engine for each graph that runs; applications call ``open``."""
-        super().__init__("tensorrt", device, reason, manifest, choice)
-        self._cuda, self._pool, self._engines = cuda, DevicePool(cuda), dict(engines)
-        self._lanes = Lanes(
-            lambda: TensorRtLane(cuda, trt, self._engines, facts, manifest, self._pool), lanes
+        held = dict(engines)
+        super().__init__(
+            "tensorrt",
+            device,
+            reason,
+            manifest,
+            choice,
+            cuda,
+            lambda stream: TensorRtPrograms(cuda, trt, held, facts, stream),
+            LANES,
         )
+        self._engines = held
         by_size = [[p.max_batch for p in facts.profiles if p.size == size] for size in manifest.input.sizes]
         self.largest_batch = min(map(max, by_size))
 
@@ -87,63 +90,14 @@ class TensorRtBackend(Backend):
         if not answer.loads or answer.module is None:
             raise BackendUnavailableError(answer.text)
         choice = choose(bundle.manifest, pixel_diffusion, device)
-        trt, cuda = import_tensorrt(answer.module), _cuda(index)
+        trt, cuda = import_tensorrt(answer.module), cuda_runtime(index, "tensorrt")
         engines = _engines(trt, cuda, bundle, artefact, facts, choice)
         return cls(bundle.manifest, engines, facts, cuda, trt, device, f"{reason}; {answer.text}", choice)
 
-    def warmup(self, batches: Sequence[int] = (1,)) -> None:
-        """Run and capture every shape in every lane; see :meth:`Backend.warmup`."""
-        with self._cuda.current():
-            self._lanes.warm_up(lambda: super(TensorRtBackend, self).warmup(batches))
-
     def close(self) -> None:
-        """Free the device; see :meth:`Backend.close`. Features still held keep their memory until they go."""
+        """See :meth:`LaneBackend.close`; a call that still runs has the engines that it uses."""
         super().close()
-        with self._cuda.current():
-            self._lanes.close()
-            self._pool.close()
-            self._engines.clear()  # a call that still runs has those that it uses
-
-    @contextmanager
-    def _call(self) -> Iterator[None]:
-        lane = self._lanes.mine
-        if lane is not None:  # warming: the lane is this thread's already
-            yield
-            lane.finish()
-            return
-        with self._cuda.current(), self._lanes.lent():
-            yield
-
-    def _upload(self, array: np.ndarray) -> DeviceArray:
-        return self._lane.upload(array)
-
-    def _keep(self, features: dict[str, Any]) -> dict[str, Any]:
-        return {name: self._lane.keep(array) for name, array in features.items()}
-
-    def _stack(self, arrays: Sequence[DeviceArray]) -> DeviceArray:
-        return self._lane.stack(arrays)
-
-    def _items(self, array: DeviceArray) -> list[DeviceArray]:
-        shape, step = (1, *array.shape[1:]), array.nbytes // array.shape[0]
-        parts = [
-            DeviceArray(array.pointer + number * step, shape, array.dtype) for number in range(array.shape[0])
-        ]
-        return [self._lane.keep(part) for part in parts]
-
-    def _download(self, array: DeviceArray) -> np.ndarray:
-        return self._lane.download(array)
-
-    def _finite_later(self, logits: DeviceArray) -> Callable[[], bool]:
-        return self._lane.finite_later(logits)
-
-    def _run(self, graph: str, feeds: dict[str, Any]) -> dict[str, Any]:
-        return self._lane.run(graph, feeds)
-
-    @property
-    def _lane(self) -> TensorRtLane:
-        lane = self._lanes.mine
-        assert lane is not None  # every call is inside `_call`
-        return lane
+        self._engines.clear()
 
 
 def _engines(
@@ -163,12 +117,3 @@ def _engines(
     except Exception as exc:
         raise BackendError(f"TensorRT {trt.__version__} does not load the plans: {exc}") from exc
     return engines
-
-
-def _cuda(index: int) -> CudaRuntime:
-    try:
-        return CudaRuntime(index)
-    except ImportError as exc:
-        raise BackendUnavailableError(
-            f'expected cuda-python to import, got: {exc}; run: pip install "clickmask[tensorrt]"'
-        ) from exc

@@ -1,10 +1,11 @@
-"""One execution context of an engine and, once captured, the CUDA graph of its launch."""
+"""TensorRT's programs: execution contexts and, once captured, the CUDA graphs of their launch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from ..engine_facts import EngineFacts
 from ..errors import BackendError
 from .cuda_memory import DeviceArray
 from .cuda_runtime import CudaRuntime
@@ -12,11 +13,44 @@ from .cuda_runtime import CudaRuntime
 _RUNS_BEFORE_CAPTURE = 2  # the first runs of a context set up device state that a graph must not record
 
 
-class Program:
-    """A graph of the pipeline ready to run in one profile. For one thread and one stream at a time."""
+class TensorRtPrograms:
+    """See :class:`programs.Programs`; a form is an optimisation profile."""
+
+    def __init__(
+        self, cuda: CudaRuntime, trt: Any, engines: Mapping[str, Any], facts: EngineFacts, stream: Any
+    ) -> None:
+        """Take engines that other lanes use, too.
+
+        Args:
+            cuda: The device.
+            trt: The TensorRT module.
+            engines: One for each graph that runs.
+            facts: Of their plans.
+            stream: Where programs run.
+        """
+        self._cuda, self._trt, self._engines = cuda, trt, engines
+        self._facts, self._stream = facts, stream
+
+    def form(self, graph: str, dims: Mapping[str, int]) -> int:  # noqa: ARG002 - all have the same profiles
+        """The profile of a size and a batch."""
+        profile = self._facts.profile(dims["S"], dims["B"])
+        if profile is None:
+            raise BackendError(f"expected a profile for {dims['B']} images of side {dims['S']}, got none.")
+        return profile
+
+    def make(self, graph: str, form: int) -> TensorRtProgram:
+        """A context in a profile."""
+        return TensorRtProgram(self._cuda, self._trt, self._engines[graph], form, self._stream)
+
+    def close(self) -> None:
+        """Nothing: the engines are the backend's."""
+
+
+class TensorRtProgram:
+    """See :class:`programs.Program`: an execution context in one profile, without memory of its own."""
 
     def __init__(self, cuda: CudaRuntime, trt: Any, engine: Any, profile: int, stream: Any) -> None:
-        """Make a context without memory of its own.
+        """Make a context.
 
         Raises:
             BackendError: TensorRT refuses the context or the profile.
@@ -37,11 +71,7 @@ class Program:
     def bind(
         self, inputs: Mapping[str, DeviceArray], outputs: Mapping[str, DeviceArray], scratch: DeviceArray
     ) -> None:
-        """Set shapes and addresses, where they are not set already.
-
-        Raises:
-            BackendError: TensorRT refuses one of them; the message names the call and the tensor.
-        """
+        """Set shapes and addresses; the message of an error names the call and the tensor."""
         arrays = {**inputs, **outputs, "": scratch}
         bound = tuple((name, array.pointer, array.shape) for name, array in arrays.items())
         if bound == self._bound:
@@ -70,18 +100,14 @@ class Program:
             self._cuda.launch(self._graph, self._stream)
 
     def capture(self) -> None:
-        """Make a CUDA graph of the launch, after runs that do what a graph must not.
-
-        Raises:
-            BackendError: The engine does something that cannot be recorded; the program runs without.
-        """
+        """Make a CUDA graph of the launch, after runs that do what a graph must not."""
         for _ in range(_RUNS_BEFORE_CAPTURE):
             self.launch()
         self._cuda.synchronize(self._stream)
         self._graph = self._cuda.capture(self._stream, self.launch)
 
     def close(self) -> None:
-        """Give up graph and context; nothing may be running."""
+        """Give up graph and context."""
         graph, self._graph, self._context = self._graph, None, None
         if graph is not None:
             self._cuda.free_graph(graph)

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from .cuda_memory import DeviceArray
+
 _log = logging.getLogger("clickmask")
 _RUNS_BEFORE_CAPTURE = 3  # TorchScript profiles two runs and compiles at the third
 _capturing = threading.Lock()  # torch waits for the whole device before a capture, which breaks one under way
@@ -33,9 +35,12 @@ class TorchLane:
         # on. Within a call each result is read before the next graph runs.
         self._pool = torch.cuda.graph_pool_handle()
         self._graphs: dict[tuple[Any, ...], tuple[Any, tuple[Any, ...], Any] | None] = {}
+        self._inputs: dict[tuple[Any, ...], Any] = {}
 
-    def upload(self, array: np.ndarray) -> Any:
-        """A host array as a tensor on the device, by way of pinned memory."""
+    def upload(self, array: np.ndarray | DeviceArray) -> Any:
+        """An array as a tensor on the device: of the host by way of pinned memory, of the device as it is."""
+        if isinstance(array, DeviceArray):
+            return self._torch.as_tensor(array, device=self._device)  # which holds it
         # Host arrays are all float32; from_numpy would warn of read-only ones, and this copies anyhow.
         pinned = self._torch.empty(array.shape, dtype=self._torch.float32, pin_memory=True)
         pinned.numpy()[...] = array
@@ -75,15 +80,16 @@ class TorchLane:
         self.stream.synchronize()
 
     def close(self) -> None:
-        """Drop the CUDA graphs."""
+        """Drop the CUDA graphs and their inputs."""
         self.stream.synchronize()
         self._graphs.clear()
+        self._inputs.clear()
 
     def _captured(
         self, graph: str, module: Any, tensors: tuple[Any, ...]
     ) -> tuple[Any, tuple[Any, ...], Any] | None:
         torch = self._torch
-        inputs = tuple(tensor.clone() for tensor in tensors)
+        inputs = tuple(self._input(graph, number, tensor) for number, tensor in enumerate(tensors))
         for _ in range(_RUNS_BEFORE_CAPTURE):
             module(*inputs)
         self.stream.synchronize()
@@ -99,3 +105,13 @@ class TorchLane:
             _log.warning("%s runs without a CUDA graph, which costs launch time: %s", graph, exc)
             return None
         return cuda_graph, inputs, outputs
+
+    def _input(self, graph: str, number: int, tensor: Any) -> Any:
+        """A copy of an input, in memory that all CUDA graphs of the module share: each run writes it anew.
+
+        The features of a crop are by far the most, and the same for every number of clicks.
+        """
+        key = graph, number, tuple(tensor.shape)
+        if key not in self._inputs:
+            self._inputs[key] = self._torch.empty_like(tensor)
+        return self._inputs[key].copy_(tensor)

@@ -18,6 +18,7 @@ from ..errors import BackendError, BackendUnavailableError
 from ..manifest import Artefact, Manifest
 from . import host
 from .base import Backend
+from .cuda_memory import DeviceArray
 from .diffusion import Choice, Place, choose
 from .lanes import Lanes
 from .torch_lane import TorchLane
@@ -43,6 +44,7 @@ class TorchScriptBackend(Backend):
             import torch
 
             self._lanes = Lanes(lambda: self._guard(TorchLane, torch, _place(device)))
+            self.takes_device_arrays = True
 
     @classmethod
     def open(
@@ -124,11 +126,12 @@ class TorchScriptBackend(Backend):
     def _lane(self) -> TorchLane | None:
         return None if self._lanes is None else self._lanes.mine
 
-    def _upload(self, array: np.ndarray) -> Any:
+    def _upload(self, array: np.ndarray | DeviceArray) -> Any:
         import torch
 
         if self._lane is not None:
             return self._lane.upload(array)
+        assert isinstance(array, np.ndarray)  # without lanes no other is taken
         # torch warns of read-only memory, which it could write to; a copy is safe, and rare.
         return torch.from_numpy(array if array.flags.writeable else array.copy())
 
@@ -146,7 +149,10 @@ class TorchScriptBackend(Backend):
     def _stack(self, arrays: Sequence[Any]) -> Any:
         import torch
 
-        return torch.cat(list(arrays))
+        whole = torch.cat([self._upload(one) if isinstance(one, DeviceArray) else one for one in arrays])
+        if isinstance(arrays[0], DeviceArray):  # images yet to be encoded
+            return DeviceArray(whole.data_ptr(), tuple(whole.shape), arrays[0].dtype, whole)
+        return whole
 
     def _items(self, array: Any) -> list[Any]:
         return [part.clone() for part in array.split(1)]

@@ -1,6 +1,6 @@
 /* Pixels between an image and the network: a C interface that libclickmask_native_cuda has for device memory.
  *
- * Each function does what one of clickmask/encode.py or paste.py does, for a view (clickmask/crop.py). Memory is the
+ * Each function does what one of clickmask/encode.py or paste.py does, for a view (clickmask/view.py). Memory is the
  * caller's; calls only queue kernels on `stream`, a cudaStream_t, so that they can be captured in a CUDA graph. Results:
  * clickmask_status, or 1000 + cudaError_t where a launch failed.
  */
@@ -14,7 +14,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a struct or a signature below changes; the binding refuses any other. */
-#define CLICKMASK_VIEW_ABI 2
+#define CLICKMASK_VIEW_ABI 3
 
 #define CLICKMASK_MAX_SIDE (1 << 17) /* of an image */
 #define CLICKMASK_MAX_SIZE (1 << 12) /* of the network's input */
@@ -46,6 +46,11 @@ CLICKMASK_API int clickmask_view_crop(const clickmask_view *view, const clickmas
  * logit or with public coordinates a probability; mask: (image_height, image_width) of 0 and 1. */
 CLICKMASK_API int clickmask_view_paste(const clickmask_view *view, const float *logits, float limit, int image_height,
                                        int image_width, uint8_t *mask, void *stream);
+
+/* The view's box of that mask, eight pixels a byte: bits: (height, (width + 7) / 8) of the view, the first pixel of a
+ * byte in its highest bit, 0 beyond the last. */
+CLICKMASK_API int clickmask_view_bits(const clickmask_view *view, const float *logits, float limit, uint8_t *bits,
+                                      void *stream);
 
 #ifdef __cplusplus
 }

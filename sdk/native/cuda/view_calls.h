@@ -43,3 +43,9 @@ int clickmask_view_paste(const clickmask_view *view, const float *logits, float 
     return CLICKMASK_INVALID;
   return for_each(image_height, image_width, view_pixels::Paste{*view, logits, limit, image_width, mask}, stream);
 }
+
+int clickmask_view_bits(const clickmask_view *view, const float *logits, float limit, uint8_t *bits, void *stream) {
+  if (!is_view(view) || logits == nullptr || bits == nullptr) return CLICKMASK_INVALID;
+  const int bytes = (view->width + 7) / 8;
+  return for_each(view->height, bytes, view_pixels::Bits{{*view, logits, limit, 0, nullptr}, bytes, bits}, stream);
+}

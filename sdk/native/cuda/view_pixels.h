@@ -139,4 +139,19 @@ struct Paste {
   }
 };
 
+// paste_mask of the box alone, packed.
+struct Bits {
+  Paste paste;
+  int bytes;  // of a row
+  std::uint8_t *bits;
+
+  CLICKMASK_ON_BOTH void operator()(int row, int byte) const {
+    const clickmask_view &view = paste.view;
+    int value = 0;
+    for (int column = 8 * byte; column < 8 * byte + 8 && column < view.width; ++column)
+      if (paste.object(view.y0 + row, view.x0 + column)) value |= 0x80 >> (column & 7);
+    bits[static_cast<std::size_t>(row) * bytes + byte] = static_cast<std::uint8_t>(value);
+  }
+};
+
 }  // namespace view_pixels

@@ -1,4 +1,4 @@
-"""What one call at a time needs to run on a GPU: a stream, contexts, scratch memory and buffers."""
+"""What one call at a time needs to run on a GPU: streams, programs, scratch memory and buffers."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from ..engine_facts import EngineFacts
 from ..errors import BackendError
 from ..manifest import Manifest, TensorSpec
 from .cuda_memory import DeviceArray, DevicePool, PinnedArrays
 from .cuda_runtime import CudaRuntime
+from .programs import Program, Programs
 from .shapes import extents
-from .tensorrt_program import Program
 
 _log = logging.getLogger("clickmask")
 
 
-class TensorRtLane:
-    """One at a time of the calls that run side by side; each call has a lane to itself while it lasts.
+class DeviceLane:
+    """Runs one call at a time; calls that run side by side have a lane each.
 
     Every tensor has one buffer for each B and S, by its name, which all graphs share: what the network writes
     as "logits" is where Pixel Diffusion reads it. Addresses never change, as captured CUDA graphs need.
@@ -33,24 +32,19 @@ class TensorRtLane:
     def __init__(
         self,
         cuda: CudaRuntime,
-        trt: Any,
-        engines: Mapping[str, Any],
-        facts: EngineFacts,
+        open_programs: Callable[[Any], Programs],
         manifest: Manifest,
         pool: DevicePool,
     ) -> None:
-        """Make streams; contexts and buffers come with the first run that needs them.
+        """Make streams; programs and buffers come with the first run that needs them.
 
         Args:
             cuda: The device.
-            trt: The TensorRT module.
-            engines: One for each graph that runs.
-            facts: Of their plans.
+            open_programs: The runtime's graphs on a stream.
             manifest: The bundle's.
             pool: Where device memory comes from.
         """
-        self._cuda, self._trt, self._engines, self._pool = cuda, trt, engines, pool
-        self._facts, self._manifest = facts, manifest
+        self._cuda, self._manifest, self._pool = cuda, manifest, pool
         self.warming = False
         self._pinned = PinnedArrays(cuda)
         self._buffers: dict[tuple[str, int, int], DeviceArray] = {}
@@ -63,6 +57,8 @@ class TensorRtLane:
             self._stream = self._owned(stack, cuda.new_stream, cuda.free_stream)
             self._side = self._owned(stack, cuda.new_stream, cuda.free_stream)
             self._event = self._owned(stack, cuda.new_event, cuda.free_event)
+            self._source = open_programs(self._stream)
+            stack.callback(self._source.close)
             self._stack = stack.pop_all()
 
     @staticmethod
@@ -71,8 +67,10 @@ class TensorRtLane:
         stack.callback(free, made)
         return made
 
-    def upload(self, array: np.ndarray) -> DeviceArray:
-        """A host array in device memory of its own."""
+    def upload(self, array: np.ndarray | DeviceArray) -> DeviceArray:
+        """A host array in device memory of its own; one that is on the device stays where it is."""
+        if isinstance(array, DeviceArray):
+            return array
         target = self._take(array.shape, str(array.dtype))
         self._to_device("upload", array, target)
         return target
@@ -123,22 +121,16 @@ class TensorRtLane:
             Its outputs, in buffers that the next run of the graph overwrites.
 
         Raises:
-            BackendError: TensorRT or CUDA failed, or no profile takes so many images.
+            BackendError: The runtime or CUDA failed.
         """
         spec = self._manifest.graphs[graph]
         dims = extents(spec.inputs, {tensor.name: feeds[tensor.name].shape for tensor in spec.inputs})
-        profile = self._facts.profile(dims["S"], dims["B"])
-        if profile is None:
-            most = max(p.max_batch for p in self._facts.profiles if p.size == dims["S"])
-            raise BackendError(
-                f"expected 1 to {most} images of side {dims['S']} at once, as the plan was built for, got "
-                f"{dims['B']}; rebuild it with a larger batch."
-            )
+        form = self._source.form(graph, dims)
         inputs = {tensor.name: self._buffer(tensor, dims) for tensor in spec.inputs}
         outputs = {tensor.name: self._buffer(tensor, dims) for tensor in spec.outputs}
         for name, buffer in inputs.items():
             self._copy_in(name, feeds[name], buffer)
-        self._program(graph, profile, inputs, outputs).launch()
+        self._program(graph, form, inputs, outputs).launch()
         self._held |= outputs
         return outputs
 
@@ -201,30 +193,26 @@ class TensorRtLane:
     def _program(
         self,
         graph: str,
-        profile: int,
+        form: int,
         inputs: Mapping[str, DeviceArray],
         outputs: Mapping[str, DeviceArray],
     ) -> Program:
         """The graph's program for these shapes: the captured one, or one bound to them now."""
-        key = (graph, profile, *(array.shape for array in inputs.values()))
+        key = (graph, form, *(array.shape for array in inputs.values()))
         if program := self._programs.get(key):
             return program
         if self.warming:
-            program = self._new_program(graph, profile)
+            program = self._programs[key] = self._source.make(graph, form)
             program.bind(inputs, outputs, self._scratch_of(program.scratch_bytes))
             try:
                 program.capture()
             except BackendError as exc:
                 _log.warning("%s runs without a CUDA graph, which costs launch time: %s", graph, exc)
-            self._programs[key] = program
             return program
-        program = self._programs.get((graph, profile)) or self._new_program(graph, profile)
-        self._programs[graph, profile] = program
+        program = self._programs.get((graph, form)) or self._source.make(graph, form)
+        self._programs[graph, form] = program
         program.bind(inputs, outputs, self._scratch_of(program.scratch_bytes))
         return program
-
-    def _new_program(self, graph: str, profile: int) -> Program:
-        return Program(self._cuda, self._trt, self._engines[graph], profile, self._stream)
 
     def _scratch_of(self, nbytes: int) -> DeviceArray:
         """Memory that all programs of the lane share, as they run one after another.
