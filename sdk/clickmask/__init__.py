@@ -9,7 +9,7 @@ Importing needs NumPy and OpenCV only; a runtime is imported when a bundle is lo
 """
 
 from .clicks import Click
-from .crop import Box, CropPolicy
+from .crop import CropPolicy
 from .errors import (
     BackendError,
     BackendUnavailableError,
@@ -18,9 +18,11 @@ from .errors import (
     InvalidInputError,
     SessionStateError,
 )
-from .mask import Region, rle_decode
+from .mask import rle_decode
+from .outlines import Region
 from .segmenter import Segmenter
 from .session import Session
+from .view import Box
 
 __version__ = "0.1.0"
 

@@ -14,9 +14,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from . import native_library, native_pixels
 from .clicks import Click
-from .crop import View
 from .errors import InvalidInputError
+from .view import View
 
 FloatArray = NDArray[np.float32]
 
@@ -39,6 +40,8 @@ def image_tensor(image: NDArray[np.uint8], view: View, pad: Sequence[float]) -> 
         plane[height:] = plane[:height, width:] = value
     if view.coordinates == "public":
         valid[:] = resize_to_view(pixels, view).transpose(2, 0, 1)
+    elif native_library.available() and width <= pixels.shape[1] and height <= pixels.shape[0]:
+        native_pixels.area_mean(pixels, valid)
     else:  # in planes from where the pixels are fewest: bytes, shrunk but not yet enlarged
         for plane, channel in zip(valid, cv2.split(_shrink(pixels, view)), strict=True):
             _enlarge(channel, view, plane)
@@ -153,6 +156,8 @@ def mask_probability(mask: NDArray[np.bool_], view: View) -> FloatArray:
 
 def sigmoid(logits: FloatArray) -> FloatArray:
     """Probability in [0, 1] of float32 logits of any size and shape; never overflows."""
+    if native_library.available():
+        return native_pixels.sigmoid(logits)
     half = np.float32(0.5)
     result: FloatArray = half + half * np.tanh(half * logits)
     return result

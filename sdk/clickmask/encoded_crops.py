@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from .backends.base import Backend, Features
-from .crop import View
 from .errors import InvalidInputError
 from .pixels import Pixels
+from .view import View
 
-CROPS_BYTES = 112 << 20
-"""Default budget. A crop of the default bundle with the fused kernel takes 152 bytes a network pixel (image
-and features 71, affinities 81): 10 MiB at 256, 21 at 384, 38 at 512 and 54 at 608, of which two fit."""
+CROPS_BYTES = 80 << 20
+"""Default budget. A crop of the default bundle with the fused kernel takes 107 bytes a network pixel (image
+and features 39, affinities 68): 7 MiB at 256, 15 at 384, 27 at 512 and 38 at 608, of which two fit."""
 
 _Key = tuple[View, bool]
 
@@ -55,6 +55,7 @@ class EncodedCrops:
         self.budget = int(budget)
         self._lock = threading.Lock()
         self._clock = itertools.count(1)
+        self._pixel_bytes = 0.0  # that a network pixel was seen to take, at most
         self._images: weakref.WeakSet[ImageCrops] = weakref.WeakSet()
 
     @property
@@ -84,12 +85,22 @@ class EncodedCrops:
             if entry.features is not None
         ]
 
-    def _make_room(self) -> None:
-        """Drop what is beyond the budget; called with the lock held."""
-        kept = sorted(self._kept(), key=lambda one: one[2].used)
+    def _expect(self, view: View) -> None:
+        """Drop what a view will have no room beside, before it takes its memory; with the lock held."""
+        self._drop(self._kept(), self.budget - round(self._pixel_bytes * view.size**2))
+
+    def _keep(self, view: View, entry: _Entry, features: Features, size: int) -> None:
+        """A view is encoded, and the newest, whatever was used meanwhile; called with the lock held."""
+        entry.features, entry.bytes, entry.used = features, size, next(self._clock)
+        self._pixel_bytes = max(self._pixel_bytes, size / view.size**2)
+        self._drop([one for one in self._kept() if one[2] is not entry], self.budget - size)
+
+    @staticmethod
+    def _drop(kept: list[tuple[_Key, ImageCrops, _Entry]], budget: int) -> None:
+        """Drop the least recently used until the others fit."""
         total = sum(entry.bytes for _, _, entry in kept)
-        for key, image, entry in kept[:-1]:
-            if total <= self.budget:
+        for key, image, entry in sorted(kept, key=lambda one: one[2].used):
+            if total <= budget:
                 break
             total -= entry.bytes
             del image._entries[key]
@@ -125,12 +136,11 @@ class ImageCrops:
 
     def _encode(self, view: View, local: bool, entry: _Entry) -> Features:
         try:
-            features = self._backend.encode(self._pixels.crop(view), local=local)
-            size = nbytes(features)
             with self._shared._lock:
-                entry.features, entry.bytes = features, size
-                entry.used = next(self._shared._clock)  # the newest, whatever was used meanwhile
-                self._shared._make_room()
+                self._shared._expect(view)
+            features = self._backend.encode(self._pixels.crop(view), local=local)
+            with self._shared._lock:
+                self._shared._keep(view, entry, features, nbytes(features))
             return features
         finally:
             if entry.features is None:

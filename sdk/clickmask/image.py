@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import cv2
@@ -46,6 +45,8 @@ def image_size(image: NDArray[np.uint8]) -> tuple[int, int]:
 
 def image_sha256(image: NDArray[np.uint8]) -> str:
     """Hex SHA-256 of the pixels of an (H, W, 3) uint8 C-contiguous image, row by row, without the size."""
+    import hashlib  # OpenSSL, slow to load
+
     return hashlib.sha256(image.data).hexdigest()
 
 

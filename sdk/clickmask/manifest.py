@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from .crop import Coordinates, CropPolicy, Fit
+from .crop import CropPolicy
 from .errors import BundleError
+from .view import Coordinates, Fit
 
 if TYPE_CHECKING:
     from .engine_facts import EngineFacts

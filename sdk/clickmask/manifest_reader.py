@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, get_args
 
-from .crop import Coordinates, CropKind, CropPolicy, Fit
+from .crop import CropKind, CropPolicy
 from .errors import BundleError, InvalidInputError
 from .manifest import (
     SCHEMA,
@@ -30,6 +30,7 @@ from .manifest import (
 )
 from .manifest_graphs import read_graphs
 from .strict_json import Node, parse
+from .view import Coordinates, Fit
 
 if TYPE_CHECKING:
     from .engine_facts import EngineFacts

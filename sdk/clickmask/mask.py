@@ -1,14 +1,9 @@
-"""Masks in the formats of COCO: run lengths, polygons, bounding box.
-
-Pixel coordinates here are COCO's, where pixel (0, 0) covers [0, 1) x [0, 1): polygons run along pixel edges,
-so their corners are whole numbers, and filling them gives the mask back exactly. A click, whose coordinates
-have pixel *centres* at whole numbers, lies at (x + 0.5, y + 0.5) in this frame.
-"""
+"""Masks: what is one, its bounding box and COCO's run lengths. `outlines` has its polygons."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, TypedDict
 
 import cv2
 import numpy as np
@@ -17,7 +12,6 @@ from numpy.typing import NDArray
 from .errors import InvalidInputError
 
 Mask = NDArray[np.bool_]
-Ring = NDArray[np.int32]
 
 
 class Rle(TypedDict):
@@ -28,18 +22,6 @@ class Rle(TypedDict):
 
     size: list[int]
     counts: str | list[int]
-
-
-class Region(NamedTuple):
-    """One 4-connected piece of a mask.
-
-    Attributes:
-        outer: (N, 2) int32 corners (x, y) along pixel edges, clockwise on screen, not closed.
-        holes: rings of the same form, counter-clockwise.
-    """
-
-    outer: Ring
-    holes: list[Ring]
 
 
 def as_mask(mask: NDArray[Any], image_size: tuple[int, int] | None = None) -> Mask:
@@ -82,12 +64,6 @@ def mask_box(mask: Mask) -> tuple[int, int, int, int] | None:
     y0, y1 = int(rows[0]), int(rows[-1]) + 1
     columns = np.flatnonzero(mask[y0:y1].any(axis=0))
     return int(columns[0]), y0, int(columns[-1]) + 1, y1
-
-
-def bbox(mask: Mask) -> list[int]:
-    """COCO bounding box [x, y, width, height] of an (H, W) bool mask; [0, 0, 0, 0] where it is empty."""
-    box = mask_box(as_mask(mask))
-    return [box[0], box[1], box[2] - box[0], box[3] - box[1]] if box else [0, 0, 0, 0]
 
 
 def rle(mask: Mask, compressed: bool = True) -> Rle:
@@ -204,122 +180,3 @@ def _decompress(text: bytes) -> NDArray[np.int64]:
     for start in (1, 2):  # each run from the fourth on was stored as its difference from two before
         delta[start::2] = np.cumsum(delta[start::2])
     return delta
-
-
-def polygons(mask: Mask) -> list[list[float]]:
-    """COCO `segmentation` of a mask: one flat [x0, y0, x1, y1, ...] per 4-connected piece.
-
-    The format has no holes: each polygon is an outer outline, and filling it fills the holes as well. Use
-    `regions` to keep them, or `rle`, which COCO itself reads for such objects.
-
-    Args:
-        mask: (H, W) bool.
-
-    Returns:
-        Outlines along pixel edges (COCO frame: pixel (0, 0) covers [0, 1) x [0, 1)); [] for an empty mask.
-    """
-    rings, _ = _outlines(as_mask(mask))
-    return [ring.astype(float).ravel().tolist() for ring in rings]
-
-
-def regions(mask: Mask) -> list[Region]:
-    """The outlines of a mask, exactly: outer rings with their holes.
-
-    Pieces that meet at a corner only are apart (4-connected), so no ring crosses itself.
-
-    Args:
-        mask: (H, W) bool.
-
-    Returns:
-        Regions in the order of their top row; [] for an empty mask. Filling the outer rings by the even-odd
-        rule and taking the holes out gives the mask back exactly.
-    """
-    mask = as_mask(mask)
-    outer, inner = _outlines(mask)
-    if not inner:
-        return [Region(ring, []) for ring in outer]
-    labels: NDArray[Any] = cv2.connectedComponents(mask.view(np.uint8), connectivity=4)[1]
-    holes: dict[int, list[Ring]] = {}
-    for ring in inner:  # the object is to the left of a hole's top left corner
-        x, y = ring[0]
-        holes.setdefault(int(labels[y, x - 1]), []).append(ring)
-    # and below and to the right of an outer ring's
-    return [Region(ring, holes.get(int(labels[ring[0, 1], ring[0, 0]]), [])) for ring in outer]
-
-
-def _outlines(mask: Mask) -> tuple[list[Ring], list[Ring]]:
-    """The outer rings of a mask and the rings of its holes, each from its top left corner.
-
-    With the object on its right hand, an outer ring leaves that corner to the right, a hole's ring downwards.
-    """
-    box = mask_box(mask)
-    if box is None:
-        return [], []
-    x0, y0, x1, y1 = box
-    outer: list[Ring] = []
-    holes: list[Ring] = []
-    for ring in _rings(mask[y0:y1, x0:x1], np.array([x0, y0], np.int32)):
-        (outer if ring[1, 0] > ring[0, 0] else holes).append(ring)
-    return outer, holes
-
-
-# Around a corner of the pixel grid lie four pixels: code = NW + 2 NE + 4 SW + 8 SE. An outline that turns
-# there has a horizontal arm (-1 left, 1 right; 0 is no turn) and a vertical one (-1 up, 1 down), and leaves
-# along one of them with the object on its right hand. Pixels that face each other diagonally make two turns.
-_HORIZONTAL = np.array([0, -1, 1, 0, -1, 0, 1, 1, 1, -1, 0, -1, 0, 1, -1, 0], np.int8)
-_VERTICAL = np.array([0, -1, -1, 0, 1, 0, -1, 1, 1, -1, 0, 1, 0, -1, -1, 0], np.int8)
-_LEAVES_FLAT = np.array([0, 1, 0, 0, 0, 0, 0, 0, 1, 1, 0, 1, 0, 1, 0, 0], np.bool_)
-_CROSSING = (6, 9)  # their second turn is the first one mirrored in the corner, leaving along the same axis
-
-
-def _rings(mask: Mask, offset: Ring) -> list[Ring]:
-    """All outlines along pixel edges, each from its top left corner, in raster order, plus `offset`."""
-    y, x, code = _turns(mask)
-    crossing = np.isin(code, _CROSSING)
-    horizontal, vertical = _HORIZONTAL[code], _VERTICAL[code]
-    horizontal = np.concatenate([horizontal, -horizontal[crossing]])
-    vertical = np.concatenate([vertical, -vertical[crossing]])
-    flat = np.concatenate([_LEAVES_FLAT[code], _LEAVES_FLAT[code[crossing]]])
-    x, y = np.concatenate([x, x[crossing]]), np.concatenate([y, y[crossing]])
-    # along a grid line the corners pair up: an edge starts at every other one
-    raster = np.lexsort((horizontal, x, y))
-    following = np.where(flat, _pairs(raster), _pairs(np.lexsort((vertical, y, x))))
-    corners = np.stack([x, y], axis=1).astype(np.int32) + offset
-    return [corners[ring] for ring in _cycles(following.tolist(), raster.tolist())]
-
-
-def _turns(mask: Mask) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.uint8]]:
-    """Row, column and code of the corners of the pixel grid where an outline turns, in raster order."""
-    height, width = mask.shape
-    padded = np.zeros((height + 2, width + 2), np.uint8)
-    padded[1:-1, 1:-1] = mask
-    flat, stride = padded.reshape(-1), width + 2
-    # an outline that turns at a corner has an upright piece above or below it; there are few of those
-    upright = np.flatnonzero(flat[1:] != flat[:-1])
-    corner = np.unique(np.concatenate([upright - stride, upright]))
-    code = flat[corner] | flat[corner + 1] << 1 | flat[corner + stride] << 2 | flat[corner + stride + 1] << 3
-    turns = _HORIZONTAL[code] != 0
-    y, x = np.divmod(corner[turns], stride)
-    return y, x, code[turns]
-
-
-def _pairs(order: NDArray[np.intp]) -> NDArray[np.intp]:
-    partner = np.empty_like(order)
-    partner[order[0::2]], partner[order[1::2]] = order[1::2], order[0::2]
-    return partner
-
-
-def _cycles(following: list[int], starts: list[int]) -> list[list[int]]:
-    """The cycles of a permutation, each from its first element in `starts`."""
-    seen = bytearray(len(following))
-    cycles = []
-    for start in starts:
-        if seen[start]:
-            continue
-        cycle, at = [], start
-        while not seen[at]:
-            seen[at] = 1
-            cycle.append(at)
-            at = following[at]
-        cycles.append(cycle)
-    return cycles

@@ -8,11 +8,8 @@ library is optional. Without it, or for options that it does not have, the graph
 from __future__ import annotations
 
 import ctypes
-import functools
-import sys
 import weakref
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,16 +17,11 @@ from numpy.typing import NDArray
 
 from .errors import BackendUnavailableError, InvalidInputError
 from .manifest import PixelDiffusionSpec
+from .native_library import available, check, instruction_sets, library, unavailable_because
 
-_ABI = 1  # CLICKMASK_ABI of the header that this file was written for
+__all__ = ["Affinity", "DiffusionOptions", "available", "instruction_sets", "unavailable_because"]
+
 _MAX_DILATIONS, _MAX_DISTANCE = 8, 128
-_SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
-_LIBRARY = Path(__file__).with_name(("" if sys.platform == "win32" else "lib") + "clickmask_native" + _SUFFIX)
-_PROBLEMS = {
-    1: "an argument of the wrong kind",
-    2: "options or an instruction set that it does not have",
-    3: "not enough memory",
-}
 # The library's numbers for named choices; those of clickmask_native.h.
 _CHOICES = {
     "click_map": ("disk", "gaussian"),
@@ -135,30 +127,6 @@ class _Options(ctypes.Structure):
     )
 
 
-def available() -> bool:
-    """Whether the library is there and fits this version; :func:`unavailable_because` says why not."""
-    return unavailable_because() is None
-
-
-def unavailable_because() -> str | None:
-    """Why the library cannot be used, and what to do; None where it can."""
-    try:
-        _library()
-    except BackendUnavailableError as exc:
-        return str(exc)
-    return None
-
-
-def instruction_sets() -> tuple[str, ...]:
-    """What this machine can run, best first: of "avx512", "avx2", "neon" and "portable".
-
-    Raises:
-        BackendUnavailableError: There is no library.
-    """
-    names: bytes = _library().clickmask_instruction_sets()
-    return tuple(names.decode().split(","))
-
-
 class Affinity:
     """The weights of one crop. Safe to use from many threads at once; calls let other Python threads run.
 
@@ -180,7 +148,8 @@ class Affinity:
             image: (3, H, W) float32 RGB in [0, 1], as the network sees it, padding included.
             options: The settings.
             threads: None for the cores that this process may use.
-            instruction_set: One of :func:`instruction_sets`; None for the best. Results differ in rounding.
+            instruction_set: One of `native_library.instruction_sets`; None for the best. Results differ in
+                rounding.
 
         Raises:
             BackendUnavailableError: There is no library, or it cannot do this.
@@ -190,13 +159,13 @@ class Affinity:
             raise InvalidInputError(
                 f"image: expected (3, H, W) float32, got {image.shape} {image.dtype}; convert it."
             )
-        library = _library()
+        native = library()
         if problem := options.problem():
             raise BackendUnavailableError(f"native Pixel Diffusion: {problem}; use the graph form.")
         image = np.ascontiguousarray(image)
         self.options, self._shape, self._handle = options, image.shape[1:], ctypes.c_void_p()
-        _check(
-            library.clickmask_affinity_create(
+        check(
+            native.clickmask_affinity_create(
                 ctypes.byref(_as_struct(options)),
                 image.ctypes.data,
                 *self._shape,
@@ -205,11 +174,15 @@ class Affinity:
                 ctypes.byref(self._handle),
             )
         )
-        self._free = weakref.finalize(self, library.clickmask_affinity_free, self._handle)
-        self.bytes: int = library.clickmask_affinity_bytes(self._handle)
+        self._free = weakref.finalize(self, native.clickmask_affinity_free, self._handle)
+        self.bytes: int = native.clickmask_affinity_bytes(self._handle)
 
     def diffuse(
-        self, logits: NDArray[np.float32], clicks: NDArray[np.float32], threads: int | None = None
+        self,
+        logits: NDArray[np.float32],
+        clicks: NDArray[np.float32],
+        threads: int | None = None,
+        out: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32]:
         """Refine the logits of a network (Eq. 5-7).
 
@@ -217,12 +190,14 @@ class Affinity:
             logits: (H, W) float32, finite.
             clicks: (M, 3) float32 rows (x, y, label), pixels of the image; 1 positive, 0 negative, -1 absent.
             threads: None for the cores that this process may use.
+            out: (H, W) float32, C-contiguous, to write to; None for a new array.
 
         Returns:
             (H, W) float32; the mask is where it is above 0.
 
         Raises:
             InvalidInputError: An array of the wrong shape or dtype.
+            BackendError: A logit is NaN or infinite.
             BackendUnavailableError: There is not enough memory.
         """
         if logits.shape != self._shape or logits.dtype != np.float32:
@@ -232,9 +207,9 @@ class Affinity:
         if clicks.ndim != 2 or clicks.shape[1] != 3 or clicks.dtype != np.float32:
             raise InvalidInputError(f"clicks: expected (M, 3) float32, got {clicks.shape} {clicks.dtype}.")
         logits, clicks = np.ascontiguousarray(logits), np.ascontiguousarray(clicks)
-        result = np.empty_like(logits)
-        _check(
-            _library().clickmask_diffuse(
+        result = np.empty_like(logits) if out is None else out
+        check(
+            library().clickmask_diffuse(
                 self._handle,
                 logits.ctypes.data,
                 clicks.ctypes.data,
@@ -258,41 +233,3 @@ def _as_struct(options: DiffusionOptions) -> _Options:
     )
     struct.dilations[: len(options.dilations)] = options.dilations
     return struct
-
-
-def _check(status: int) -> None:
-    if status:
-        raise BackendUnavailableError(
-            f"native Pixel Diffusion: {_PROBLEMS.get(status, status)}; use the graph form."
-        )
-
-
-@functools.cache
-def _library() -> ctypes.CDLL:
-    """The loaded library, its signatures declared."""
-    if not _LIBRARY.is_file():
-        raise BackendUnavailableError(
-            f"native Pixel Diffusion: expected {_LIBRARY.name} in {_LIBRARY.parent}, got none; where cmake "
-            "and a C++ compiler are installed, installing clickmask from source builds it."
-        )
-    try:
-        library = ctypes.CDLL(str(_LIBRARY))
-        abi = library.clickmask_abi()
-    except (OSError, AttributeError) as exc:
-        raise BackendUnavailableError(
-            f"native Pixel Diffusion: {_LIBRARY} does not load: {exc}; reinstall clickmask."
-        ) from exc
-    if abi != _ABI:
-        raise BackendUnavailableError(
-            f"native Pixel Diffusion: expected version {_ABI} of {_LIBRARY}, got {abi}; reinstall clickmask."
-        )
-    pointer, number = ctypes.c_void_p, ctypes.c_int
-    library.clickmask_instruction_sets.restype = ctypes.c_char_p
-    sizes = (number, number, number)  # height, width, threads
-    library.clickmask_affinity_create.argtypes = (pointer, pointer, *sizes, ctypes.c_char_p, pointer)
-    library.clickmask_diffuse.argtypes = (pointer, pointer, pointer, number, number, pointer)
-    library.clickmask_affinity_bytes.argtypes = (pointer,)
-    library.clickmask_affinity_bytes.restype = ctypes.c_size_t
-    library.clickmask_affinity_free.argtypes = (pointer,)
-    library.clickmask_affinity_free.restype = None
-    return library

@@ -8,17 +8,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .crop import Box, View
-from .encode import FloatArray, corner_positions, lerp, logit, resize, sigmoid
+from . import native_library, native_pixels
+from .encode import FloatArray, lerp, logit, resize, sigmoid
 from .mask import Mask, mask_box
-from .runs import Runs, runs_above
+from .view import Box, View
 
 _BAND_PIXELS = 1 << 20  # the full-size logits never exist at once: masks are painted in bands of this many
-
-
-def paste_mask(logits: FloatArray, view: View, image_size: tuple[int, int], threshold: float) -> Mask:
-    """The mask of the whole image, (H, W) bool; see `paste_with_box`."""
-    return paste_with_box(logits, view, image_size, threshold)[0]
 
 
 def paste_with_box(
@@ -34,33 +29,20 @@ def paste_with_box(
         threshold: in (0, 1); a pixel is object where its probability is above this.
 
     Returns:
-        (H, W) bool, and its box in the image, None where it is empty. In a large box only the outline is
-        interpolated (`runs_above`): a pixel whose probability is the threshold but for rounding may fall on
-        either side.
+        (H, W) bool, and its box in the image, None where it is empty. A pixel whose probability is the
+        threshold but for rounding may fall on either side.
     """
-    values, limit = _comparable(logits, view, threshold)
     out = np.zeros((image_size[1], image_size[0]), np.bool_)  # fresh pages are zero: nothing is written yet
-    runs = _box_runs(values, view, limit)
-    if runs is None:
-        part = out[view.box.slices]
-        _paint_pixels(part, values, view, limit)
-        return out, _in_image(mask_box(part), view)
-    runs.paint(out, (view.box.x0, view.box.y0))
-    return out, _in_image(runs.box(), view)
+    return out, _paint(out[view.box.slices], logits, view, threshold)
 
 
 def paste_box(logits: FloatArray, view: View, threshold: float) -> Box | None:
     """The box of `paste_with_box`, for those who need no mask."""
-    values, limit = _comparable(logits, view, threshold)
-    if (runs := _box_runs(values, view, limit)) is not None:
-        return _in_image(runs.box(), view)
-    part = np.empty((view.box.height, view.box.width), np.bool_)
-    _paint_pixels(part, values, view, limit)
-    return _in_image(mask_box(part), view)
+    return _paint(None, logits, view, threshold)
 
 
 def paste_probability(logits: FloatArray, view: View, image_size: tuple[int, int]) -> FloatArray:
-    """Probability of object, (H, W) float32 in [0, 1], for `paste_mask`'s arguments; 0 outside the box."""
+    """Probability of object, (H, W) float32 in [0, 1], as for `paste_with_box`; 0 outside the box."""
     out = np.zeros((image_size[1], image_size[0]), np.float32)
     public = view.coordinates == "public"
     part = out[view.box.slices]
@@ -69,42 +51,38 @@ def paste_probability(logits: FloatArray, view: View, image_size: tuple[int, int
     return out
 
 
-def _comparable(logits: FloatArray, view: View, threshold: float) -> tuple[FloatArray, np.float32]:
-    """What is interpolated, and the limit above which it is object."""
-    if view.coordinates == "public":
-        return sigmoid(logits), np.float32(threshold)
-    return logits, np.float32(logit(threshold))
-
-
-def _box_runs(values: FloatArray, view: View, limit: np.float32) -> Runs | None:
-    """The mask of the box as runs, where they are quicker than its pixels."""
-    if view.box.width * view.box.height <= _BAND_PIXELS:
-        return None
-    return runs_above(values, limit, *_paste_positions(values, view))
-
-
-def _paint_pixels(part: Mask, values: FloatArray, view: View, limit: np.float32) -> None:
-    """Write the mask of the view's box into that part of an image, every pixel."""
-    for rows, pixels in _bands(values, view):
-        np.greater(pixels, limit, out=part[rows])
-
-
-def _in_image(box: tuple[int, int, int, int] | None, view: View) -> Box | None:
-    """A box inside the view's box, in image pixels."""
-    if box is None:
+def _paint(part: Mask | None, logits: FloatArray, view: View, threshold: float) -> Box | None:
+    """Paint the view's box, that part of an image, all False before; and the mask's box in the image."""
+    public = view.coordinates == "public"
+    values = sigmoid(logits) if public else logits
+    limit = np.float32(threshold if public else logit(threshold))
+    if native_library.available():
+        shape = (view.box.height, view.box.width)
+        steps = [_step(count, side, view) for count, side in zip(values.shape, shape, strict=True)]
+        centre = 0.0 if public else 0.5
+        found = native_pixels.paint(values, float(limit), shape, (steps[0], steps[1]), centre, part)
+    else:
+        part = np.empty((view.box.height, view.box.width), np.bool_) if part is None else part
+        for rows, pixels in _bands(values, view):
+            np.greater(pixels, limit, out=part[rows])
+        found = mask_box(part)
+    if found is None:
         return None
     x, y = view.box.x0, view.box.y0
-    return Box(box[0] + x, box[1] + y, box[2] + x, box[3] + y)
+    return Box(found[0] + x, found[1] + y, found[2] + x, found[3] + y)
 
 
-def _paste_positions(values: FloatArray, view: View) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Where the rows and the columns of the box lie among the values (h', w')."""
-    sides = zip(values.shape, (view.box.height, view.box.width), strict=True)
+def _step(count: int, side: int, view: View) -> float:
+    """From one pixel of the box to the next, along an axis of `count` values."""
     if view.coordinates == "public":
-        rows, columns = (corner_positions(count, side) for count, side in sides)
-    else:
-        rows, columns = ((np.arange(side) + 0.5) * (count / side) - 0.5 for count, side in sides)
-    return rows, columns
+        return (count - 1) / (side - 1) if side > 1 else 0.0
+    return count / side
+
+
+def _positions(count: int, side: int, view: View) -> NDArray[np.float64]:
+    """Where the pixels of the box lie along an axis of `count` values."""
+    step, centre = _step(count, side, view), 0.0 if view.coordinates == "public" else 0.5
+    return (np.arange(side, dtype=np.float64) + centre) * step - centre
 
 
 def _bands(values: FloatArray, view: View) -> Iterator[tuple[slice, FloatArray]]:
@@ -118,8 +96,8 @@ def _bands(values: FloatArray, view: View) -> Iterator[tuple[slice, FloatArray]]
 
 def _paste_rows(values: FloatArray, view: View, first: int, last: int) -> FloatArray:
     """(last - first, w) values of some rows of the box."""
-    rows, columns = _paste_positions(values, view)
+    rows = _positions(values.shape[0], view.box.height, view)
     tall = lerp(values, rows[first:last], axis=0)
     if view.coordinates == "public":
-        return lerp(tall, columns, axis=1)
+        return lerp(tall, _positions(values.shape[1], view.box.width, view), axis=1)
     return resize(tall, (view.box.width, last - first), cv2.INTER_LINEAR)

@@ -14,10 +14,11 @@ import numpy as np
 
 from . import encode
 from .clicks import Click
-from .crop import Box, Coordinates, CropPolicy, View, choose_size, next_box
+from .crop import CropPolicy, next_box
 from .mask import Mask
 from .pixels import Pixels
 from .state import State, find, paint, previous_mask
+from .view import Box, Coordinates, View
 
 if TYPE_CHECKING:
     from .backends.base import Features
@@ -46,7 +47,9 @@ class Predictor:
         self._backend = segmenter.backend
         self._manifest = segmenter.bundle.manifest
         self._crops = segmenter.crops.image(segmenter.backend, pixels)
+        self._pixels = pixels
         self._prefetcher = segmenter.prefetcher
+        self._size_rule = segmenter.size_rule
         self.prefetches = prefetch
         self._image_size = pixels.image_size
         self._policy = policy
@@ -92,18 +95,22 @@ class Predictor:
 
     def mask(self, state: State) -> Mask:
         """The mask of a state, (H, W) bool, read-only."""
+        return self.painted(state)[0]
+
+    def painted(self, state: State) -> tuple[Mask, Box | None]:
+        """That, and its tight box, None where it is empty."""
         kept = self._painted
         if kept is None or kept[0] is not state:
-            kept = (state, *paint(state, self._image_size, self._manifest.threshold))
+            kept = (state, *paint(state, self._pixels))
             self._painted = kept
-        return kept[1]
+        return kept[1:]
 
     def _found(self, state: State) -> Box | None:
         """The tight box of that, without painting it: for states between passes and replayed clicks."""
         kept = self._painted
         if kept is not None and kept[0] is state:
             return kept[2]
-        return find(state, self._manifest.threshold)
+        return find(state, self._pixels)
 
     @property
     def _whole_view(self) -> View:
@@ -117,7 +124,7 @@ class Predictor:
 
     def _view_of(self, box: Box) -> View:
         spec = self._manifest.input
-        return View(box, self._size or choose_size(box, spec.sizes), spec.fit, self._coordinates)
+        return View(box, self._size or self._size_rule(box, spec.sizes), spec.fit, self._coordinates)
 
     def _look(self, state: State, clicks: tuple[Click, ...], view: View, local: bool = False) -> State:
         """One pass of the network, which is told the mask of a state; what it says makes the next one."""

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import get_args
 
 from .clicks import Click
-from .crop import Coordinates, CropKind, CropPolicy
+from .crop import CropKind, CropPolicy
 from .errors import BundleError, InvalidInputError
 from .mask import Rle
 from .strict_json import MAX_INTEGER, Node, parse
+from .view import Coordinates
 
 FORMAT = "clickmask-session"
 VERSION = 1

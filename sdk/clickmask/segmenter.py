@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import weakref
@@ -16,16 +15,16 @@ from numpy.typing import NDArray
 from .backends import open_backend
 from .backends.base import Backend
 from .backends.diffusion import Place
-from .batching import batched
 from .bundle import Bundle, default_bundle_path, load_bundle
 from .clicks import Click, as_clicks
-from .crop import Coordinates, CropPolicy
+from .crop import CropPolicy
 from .encoded_crops import CROPS_BYTES, EncodedCrops
 from .errors import InvalidInputError
 from .mask import Mask
 from .prefetch import Prefetcher
 from .replay import BundleIdentity
 from .session import Session
+from .view import Coordinates, SizeRule, choose_size
 
 
 class Segmenter:
@@ -37,6 +36,7 @@ class Segmenter:
         prefetch: whether sessions encode ahead unless told otherwise.
         crops: what all sessions share of encoded crops; `nbytes` of its `budget` are in use.
         prefetcher: the thread that encodes ahead.
+        size_rule: chooses a view's input size where a session fixes none; studies try others.
 
     Example:
         >>> segmenter = Segmenter.load()                     # doctest: +SKIP
@@ -51,6 +51,7 @@ class Segmenter:
         backend: Backend,
         prefetch: bool = False,
         crops: EncodedCrops | None = None,
+        size_rule: SizeRule = choose_size,
     ) -> None:
         """Join a bundle and an open backend; applications call `load`, which explains the rest."""
         self.bundle = bundle
@@ -58,6 +59,7 @@ class Segmenter:
         self.prefetch = prefetch
         self.crops = crops or EncodedCrops()
         self.prefetcher = Prefetcher()
+        self.size_rule = size_rule
         weakref.finalize(self, self.prefetcher.stop).atexit = False
 
     @classmethod
@@ -103,6 +105,8 @@ class Segmenter:
                 says what is missing.
             InvalidInputError: an option is none of the above.
         """
+        from .batching import batched  # as everything that only an open bundle needs
+
         crops = EncodedCrops(crops_bytes)
         bundle = load_bundle(default_bundle_path() if path is None else path)
         opened = open_backend(
@@ -174,6 +178,8 @@ class Segmenter:
 
         So a bundle that gains an engine for another machine stays the same, and a session moves between them.
         """
+        import hashlib  # OpenSSL: a tenth of the time that importing clickmask takes
+
         document = json.loads(self.bundle.manifest.to_json())
         content = {key: value for key, value in document.items() if key not in ("artefacts", "created")}
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -13,22 +12,19 @@ from numpy.typing import NDArray
 
 from . import paste
 from .clicks import Click, as_clicks, check_inside
-from .crop import Box, Coordinates, CropPolicy, resolve_coordinates, resolve_policy, resolve_size
+from .crop import CropPolicy, resolve_policy
 from .errors import InvalidInputError, SessionStateError
-from .mask import Mask, Region, Rle, as_mask, bbox, polygons, regions, rle, rle_decode
+from .history import History
+from .mask import Mask, Rle, as_mask, rle, rle_decode
+from .outlines import Region, polygons, regions
 from .pixels import pixels_of, sha256
 from .predictor import Predictor
 from .replay import SessionRecord
-from .state import State, affordable
+from .state import State
+from .view import Box, Coordinates, resolve_coordinates, resolve_size
 
 if TYPE_CHECKING:
     from .segmenter import Segmenter
-
-HISTORY = 256
-"""Operations that `undo` can take back at most; older ones are forgotten, so that a session stays bounded."""
-
-HISTORY_BYTES = 256 << 20
-"""What the clicks in force and those that `undo` brings back may hold; older ones beyond it are forgotten."""
 
 
 class Session:
@@ -38,8 +34,8 @@ class Session:
     session lives, since later crops are cut from it and `to_json` hashes it (pass `image.copy()` if you
     must). Beyond the image a session holds the current mask (1 byte per pixel), the network's features of
     recent crops (all sessions of the segmenter share `crops_bytes`), and for each click in force or to be
-    undone its logits (4 bytes per network pixel, once however many operations share it). `HISTORY` and
-    `HISTORY_BYTES` bound what can be undone; the clicks in force are always kept.
+    undone its logits (4 bytes per network pixel, once however many operations share it). `history.HISTORY`
+    and `HISTORY_BYTES` bound what can be undone; the clicks in force are always kept.
 
     **Prefetch.** Unless switched off, the image is encoded in the background when the session begins, and
     after each call the crop that the next click will want (`Segmenter.session`). Masks do not depend on it.
@@ -73,9 +69,7 @@ class Session:
         self._pixels = pixels_of(image, segmenter.backend)
         self._image_size = self._pixels.image_size
         self._lock = threading.Lock()
-        self._state = State()
-        self._past: deque[State] = deque(maxlen=HISTORY)
-        self._future: deque[State] = deque()
+        self._history = History()
         self._predictor = Predictor(
             segmenter,
             self._pixels,
@@ -84,7 +78,7 @@ class Session:
             self._coordinates,
             segmenter.prefetch if prefetch is None else prefetch,
         )
-        self._predictor.look_ahead(self._state)
+        self._predictor.look_ahead(self._history.now)
 
     def click(self, x: float, y: float, positive: bool = True) -> Mask:
         """Add a click.
@@ -114,11 +108,13 @@ class Session:
             SessionStateError: there is nothing to undo; see `can_undo`.
         """
         with self._lock:
-            if not self._past:
+            if not self._history.can_undo:
                 raise SessionStateError(
                     "expected an operation to undo, but there is none; ask can_undo first"
                 )
-            return self._step(self._past, self._future)
+            mask = self._predictor.mask(self._history.before)  # before the step, as it may fail
+            self._history.undo()
+            return self._looking_ahead(mask)
 
     def redo(self) -> Mask:
         """Bring back what the last `undo` took, without running the network.
@@ -130,11 +126,13 @@ class Session:
             SessionStateError: nothing was undone since the last operation; see `can_redo`.
         """
         with self._lock:
-            if not self._future:
+            if not self._history.can_redo:
                 raise SessionStateError(
                     "expected an undone operation to redo, but there is none; ask can_redo first"
                 )
-            return self._step(self._future, self._past)
+            mask = self._predictor.mask(self._history.after)  # before the step, as it may fail
+            self._history.redo()
+            return self._looking_ahead(mask)
 
     def remove(self, index: int) -> Mask:
         """Take one click out; the later ones are made again as if it had never been.
@@ -155,7 +153,7 @@ class Session:
                 f"index must be a whole number, the position in session.clicks, but got {index!r}"
             )
         with self._lock:
-            clicks, state = self._state.clicks, self._state
+            clicks, state = self._history.now.clicks, self._history.now
             if not 0 <= index < len(clicks):
                 raise SessionStateError(
                     f"expected the index of one of {len(clicks)} clicks, from 0, but got {index}"
@@ -194,8 +192,8 @@ class Session:
             The empty mask, (H, W) bool, read-only.
         """
         with self._lock:
-            blank = not self._state.clicks and self._state.initial is None
-            return self._predictor.mask(self._state) if blank else self._move_to(State())
+            blank = not self._history.now.clicks and self._history.now.initial is None
+            return self._predictor.mask(self._history.now) if blank else self._move_to(State())
 
     def fork(self, *, prefetch: bool = True) -> Session:
         """An independent session that starts as this one is now, undo history included, at no cost.
@@ -205,7 +203,7 @@ class Session:
         """
         with self._lock:
             twin = copy.copy(self)  # image, bundle, options and states never change
-            twin._past, twin._future = self._past.copy(), self._future.copy()
+            twin._history = self._history.copy()
             twin._predictor = copy.copy(self._predictor)
             twin._predictor.prefetches &= prefetch
         twin._lock = threading.Lock()
@@ -214,18 +212,18 @@ class Session:
     @property
     def can_undo(self) -> bool:
         """Whether there is an operation to take back."""
-        return bool(self._past)
+        return self._history.can_undo
 
     @property
     def can_redo(self) -> bool:
         """Whether there is an undone operation to bring back."""
-        return bool(self._future)
+        return self._history.can_redo
 
     @property
     def mask(self) -> Mask:
         """The mask now, (H, W) bool, read-only: probability above the threshold; False outside the crop."""
         with self._lock:
-            return self._predictor.mask(self._state)
+            return self._predictor.mask(self._history.now)
 
     @property
     def probability(self) -> NDArray[np.float32]:
@@ -234,7 +232,7 @@ class Session:
         An initial mask gives 0 and 1; without any click or mask it is 0 everywhere.
         """
         with self._lock:
-            state = self._state
+            state = self._history.now
             if state.view is None or state.logits is None:
                 return self._predictor.mask(state).astype(np.float32)
         return paste.paste_probability(state.logits, state.view, self._image_size)
@@ -253,7 +251,7 @@ class Session:
             SessionStateError: there is no click yet.
         """
         with self._lock:
-            state = self._state
+            state = self._history.now
         if state.view is None or state.logits is None:
             raise SessionStateError("expected at least one click, whose mask to paint, but there is none yet")
         return self._pixels.device_mask(state.logits, state.view, out)
@@ -261,21 +259,21 @@ class Session:
     @property
     def clicks(self) -> tuple[Click, ...]:
         """All clicks, in order, in image pixels."""
-        return self._state.clicks
+        return self._history.now.clicks
 
     @property
     def crop(self) -> Box | None:
         """The part of the image that the network saw for the newest click; None before the first."""
-        view = self._state.view
+        view = self._history.now.view
         return view.box if view else None
 
     def polygons(self) -> list[list[float]]:
-        """The mask's outer outlines as COCO `segmentation`, without holes; [] if empty (`mask.polygons`)."""
-        return polygons(self.mask)
+        """The mask's outer outlines as COCO `segmentation`, no holes; [] if empty (`outlines.polygons`)."""
+        return polygons(*self._painted())
 
     def regions(self) -> list[Region]:
-        """The mask's outlines with their holes, exact; [] if empty (`mask.regions`)."""
-        return regions(self.mask)
+        """The mask's outlines with their holes, exact; [] if empty (`outlines.regions`)."""
+        return regions(*self._painted())
 
     def rle(self) -> Rle:
         """The mask as compressed COCO run lengths, exact: {"size": [H, W], "counts": str}."""
@@ -283,7 +281,12 @@ class Session:
 
     def bbox(self) -> list[int]:
         """The mask's COCO bounding box [x, y, width, height]; [0, 0, 0, 0] if empty."""
-        return bbox(self.mask)
+        box = self._painted()[1]
+        return [box.x0, box.y0, box.width, box.height] if box else [0, 0, 0, 0]
+
+    def _painted(self) -> tuple[Mask, Box | None]:
+        with self._lock:
+            return self._predictor.painted(self._history.now)
 
     def to_json(self) -> str:
         """The session as JSON text, to restore with `from_json`.
@@ -295,7 +298,7 @@ class Session:
             InvalidInputError: the image is on a GPU.
         """
         with self._lock:
-            state = self._state
+            state = self._history.now
         return SessionRecord(
             image_size=self._image_size,
             image_sha256=sha256(self._pixels),
@@ -361,35 +364,23 @@ class Session:
         for click in points:
             check_inside(click, self._image_size)
         with self._lock:
-            self._check_room(len(self._state.clicks) + len(points))
-            states = [self._state]
+            self._check_room(len(self._history.now.clicks) + len(points))
+            states = [self._history.now]
             for click in points:
                 states.append(self._predictor.advance(states[-1], click))
-            return self._move_to(*states[1:]) if points else self._predictor.mask(self._state)
+            return self._move_to(*states[1:]) if points else self._predictor.mask(self._history.now)
 
-    # What follows is called with the lock held; all but _step and _commit change caches only.
-
-    def _step(self, source: deque[State], other: deque[State]) -> Mask:
-        mask = self._predictor.mask(source[-1])  # before the step, as it may fail
-        other.append(self._state)
-        self._state = source.pop()
-        self._predictor.look_ahead(self._state)
-        return mask
+    # What follows is called with the lock held.
 
     def _move_to(self, *states: State) -> Mask:
-        mask = self._predictor.mask(states[-1])  # before the commits, as it may fail
+        mask = self._predictor.mask(states[-1])  # before anything is kept, as it may fail
         for state in states:
-            self._commit(state)
-        self._predictor.look_ahead(self._state)
-        return mask
+            self._history.add(state)
+        return self._looking_ahead(mask)
 
-    def _commit(self, state: State) -> None:
-        self._past.append(self._state)
-        self._future.clear()
-        self._state = state
-        kept = affordable([state, *reversed(self._past)], HISTORY_BYTES)
-        while len(self._past) >= max(kept, 1):
-            self._past.popleft()
+    def _looking_ahead(self, mask: Mask) -> Mask:
+        self._predictor.look_ahead(self._history.now)
+        return mask
 
     def _check_room(self, count: int) -> None:
         most = self._spec.max_clicks

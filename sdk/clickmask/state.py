@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import encode, paste
+from . import encode
 from .clicks import Click
-from .crop import Box, View
 from .mask import Mask, Rle, mask_box, rle_decode
+from .pixels import Pixels
+from .view import Box, View
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -40,40 +40,23 @@ class State:
         return len(self.initial["counts"]) if self.initial else 0
 
 
-def affordable(states: Sequence[State], budget: int) -> int:
-    """How many of some states, in their order, `budget` bytes can hold with all that lies before each.
-
-    What several of them share counts once.
-    """
-    seen: set[int] = set()
-    for count, state in enumerate(states):
-        at: State | None = state
-        while at is not None and id(at) not in seen:
-            seen.add(id(at))
-            budget -= at.nbytes
-            at = at.before
-        if budget < 0:
-            return count
-    return len(states)
-
-
-def paint(state: State, image_size: tuple[int, int], threshold: float) -> tuple[Mask, Box | None]:
+def paint(state: State, pixels: Pixels) -> tuple[Mask, Box | None]:
     """The mask of a state, (H, W) bool, read-only, and its tight box, None where it is empty."""
     if state.view is not None and state.logits is not None:
-        mask, box = paste.paste_with_box(state.logits, state.view, image_size, threshold)
+        mask, box = pixels.paint(state.logits, state.view)
     elif state.initial is not None:
         mask = rle_decode(state.initial)
         box = _box_of(mask)
     else:
-        mask, box = np.zeros(image_size[::-1], np.bool_), None
+        mask, box = np.zeros(pixels.image_size[::-1], np.bool_), None
     mask.setflags(write=False)
     return mask, box
 
 
-def find(state: State, threshold: float) -> Box | None:
+def find(state: State, pixels: Pixels) -> Box | None:
     """The tight box of a state's mask without painting that; None where it is empty."""
     if state.view is not None and state.logits is not None:
-        return paste.paste_box(state.logits, state.view, threshold)
+        return pixels.find(state.logits, state.view)
     return None if state.initial is None else _box_of(rle_decode(state.initial))
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from clickmask import native_diffusion
+from clickmask import native_diffusion, native_library
 from clickmask.errors import BackendUnavailableError, InvalidInputError
 from clickmask.manifest import PixelDiffusionSpec
 from clickmask.native_diffusion import Affinity, DiffusionOptions
@@ -74,17 +74,22 @@ def test_numbers_that_the_library_does_not_take_are_named(name, value):
     assert f"{name}: expected a number from" in (options.problem() or "")
 
 
+def forget_library():
+    native_library.library.cache_clear()
+    native_library.unavailable_because.cache_clear()
+
+
 @pytest.mark.parametrize("content", [None, b"not a library"])
 def test_without_a_library_it_says_what_to_do(monkeypatch, tmp_path, content):
     path = tmp_path / "libclickmask_native.so"
     if content is not None:
         path.write_bytes(content)
-    monkeypatch.setattr(native_diffusion, "_LIBRARY", path)
-    native_diffusion._library.cache_clear()
+    monkeypatch.setattr(native_library, "_LIBRARY", path)
+    forget_library()
     try:
         assert not native_diffusion.available()
         assert "install" in (native_diffusion.unavailable_because() or "")
         with pytest.raises(BackendUnavailableError, match="libclickmask_native"):
             Affinity(np.zeros((3, 4, 4), np.float32), DiffusionOptions.from_spec(spec(output="state")))
     finally:
-        native_diffusion._library.cache_clear()
+        forget_library()

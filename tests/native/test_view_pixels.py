@@ -21,8 +21,8 @@ from view_builds import on_cuda, on_processor
 
 from clickmask import encode, paste
 from clickmask.backends.device_kernels import ImageStruct, ViewKernels
-from clickmask.crop import Box, View
 from clickmask.errors import BackendError, BackendUnavailableError
+from clickmask.view import Box, View
 
 PAD = (0.25, 0.5, 0.75)
 IMAGE_SIZE = (190, 140)
@@ -181,6 +181,17 @@ def logits_of(view: View, seed: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("view", VIEWS, ids=view_id)
+def test_packed_the_mask_is_the_same(memory: Any, view: View) -> None:
+    logits, box = logits_of(view, 4), view.box
+    held, out = memory.put(logits), memory.empty(IMAGE_SIZE[::-1], np.uint8)
+    bits = memory.empty((box.height, (box.width + 7) // 8), np.uint8)
+    memory.kernels.paste(view, memory.address(held), IMAGE_SIZE, 0.5, memory.address(out), memory.stream)
+    memory.kernels.bits(view, memory.address(held), 0.5, memory.address(bits), memory.stream)
+    expected = np.packbits(memory.get(out)[box.slices] != 0, axis=1)
+    np.testing.assert_array_equal(memory.get(bits), expected)
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=view_id)
 def test_a_mask_is_pasted(memory: Any, view: View) -> None:
     threshold = 0.5 if view.size == 64 else 0.3
     logits = logits_of(view, 3)
@@ -192,7 +203,7 @@ def test_a_mask_is_pasted(memory: Any, view: View) -> None:
     assert set(np.unique(mask)) <= {0, 1}
     # a pixel may fall on the other side only where its probability is the threshold but for rounding
     near = np.abs(paste.paste_probability(logits, view, IMAGE_SIZE) - threshold) < 1e-5
-    assert ((mask != 0) == paste.paste_mask(logits, view, IMAGE_SIZE, threshold))[~near].all()
+    assert ((mask != 0) == paste.paste_with_box(logits, view, IMAGE_SIZE, threshold)[0])[~near].all()
     assert near.mean() < 1e-3
 
 
@@ -206,6 +217,9 @@ def test_a_view_outside_the_image_is_refused(on_host: HostMemory, box: Box) -> N
         crop(on_host, view, picture())
     with pytest.raises(BackendError, match="expected a view inside the image"):
         on_host.kernels.paste(view, logits.ctypes.data, IMAGE_SIZE, 0.5, 1, 0)
+    if box.x0 < 0:
+        with pytest.raises(BackendError, match="expected a view inside the image"):
+            on_host.kernels.bits(view, logits.ctypes.data, 0.5, 1, 0)
 
 
 def test_a_view_larger_than_the_kernels_do_is_refused(on_host: HostMemory) -> None:
@@ -219,6 +233,8 @@ def test_null_addresses_are_refused(on_host: HostMemory) -> None:
     for logits, out in ((0, 1), (1, 0)):
         with pytest.raises(BackendError):
             on_host.kernels.paste(view, logits, IMAGE_SIZE, 0.5, out, 0)
+        with pytest.raises(BackendError):
+            on_host.kernels.bits(view, logits, 0.5, out, 0)
 
 
 def test_a_library_of_another_version_is_refused(tmp_path: Path) -> None:
@@ -228,7 +244,7 @@ def test_a_library_of_another_version_is_refused(tmp_path: Path) -> None:
     source.write_text("int clickmask_view_abi(void) { return 99; }")
     library = tmp_path / "other.so"
     subprocess.run(["c++", "-x", "c", "-shared", "-fPIC", str(source), "-o", str(library)], check=True)
-    with pytest.raises(BackendUnavailableError, match="expected version 2"):
+    with pytest.raises(BackendUnavailableError, match="expected version 3"):
         ViewKernels(library)
     (tmp_path / "junk.so").write_bytes(b"junk")
     with pytest.raises(BackendUnavailableError, match="cmake"):

@@ -58,6 +58,7 @@ class FakeCuda:
         fail: Function name to the error that it gives from now on.
         memory_limit: Bytes of device memory that there are.
         place: Kind and device of every address that is asked about.
+        crossed: Bytes copied "in", from host to device, and "out".
     """
 
     def __init__(self, memory_limit: int = 1 << 30) -> None:
@@ -66,6 +67,7 @@ class FakeCuda:
         self.fail: dict[str, Error] = {}
         self.memory_limit = memory_limit
         self.place = ("Device", 0)
+        self.crossed: Counter[str] = Counter()
         self.blocks: dict[int, tuple[Any, int, str]] = {}
         self.handles: list[Handle] = []
         self.streams: dict[int, Handle] = {}
@@ -204,6 +206,10 @@ class FakeCuda:
     def cudaFree(self, pointer: int) -> Any:
         return self._release(pointer, "device")
 
+    def cudaMemGetInfo(self) -> Any:
+        used = sum(size for _, size, kind in self.blocks.values() if kind == "device")
+        return (OK, self.memory_limit - used, self.memory_limit)
+
     def cudaMallocHost(self, nbytes: int) -> Any:
         return self._allocate(nbytes, "pinned")
 
@@ -217,10 +223,28 @@ class FakeCuda:
     def cudaMemcpyAsync(self, target: int, source: int, nbytes: int, kind: CopyKind, stream: Handle) -> None:
         assert kind is CopyKind.cudaMemcpyDefault
 
+        self._count(target, source, nbytes)
+        if not any(start <= source < start + size for start, (_, size, _) in self.blocks.items()):
+            staged = ctypes.string_at(source, nbytes)  # ordinary host memory is copied away at once
+            stream.work.append(lambda: ctypes.memmove(target, staged, nbytes))
+            return
+
         def copy() -> None:
             self.array(target, (nbytes,), "uint8")[:] = self.array(source, (nbytes,), "uint8")
 
         stream.work.append(copy)
+
+    def _count(self, target: int, source: int, nbytes: int) -> None:
+        on_device = [
+            any(
+                start <= at < start + size
+                for start, (_, size, kind) in self.blocks.items()
+                if kind == "device"
+            )
+            for at in (target, source)
+        ]
+        if on_device[0] != on_device[1]:
+            self.crossed["in" if on_device[0] else "out"] += nbytes
 
     def cudaStreamBeginCapture(self, stream: Handle, mode: CaptureMode) -> None:
         assert mode is CaptureMode.cudaStreamCaptureModeThreadLocal

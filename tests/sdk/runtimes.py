@@ -38,6 +38,7 @@ def fake_onnxruntime(available: list[str], obtained: list[str]) -> types.ModuleT
         __version__="0",
         get_available_providers=lambda: available,
         SessionOptions=Options,
+        RunOptions=Options,
         GraphOptimizationLevel=types.SimpleNamespace(ORT_ENABLE_ALL=99),
         InferenceSession=Session,
     )

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from bundles import artefact, change_manifest, make_bundle, read_manifest
 from runtimes import CPU, CUDA, fake_onnxruntime, hollow
-from tensorrt_double import HOST
+from tensorrt_double import HOST, pretend_gpu
 
-from clickmask.backends import Backend, host, open_backend, tensorrt
+from clickmask.backends import Backend, cuda_device, host, open_backend, tensorrt
+from clickmask.batching import batched
 from clickmask.bundle import load_bundle
 from clickmask.errors import BackendUnavailableError, InvalidInputError
 
@@ -151,18 +152,33 @@ def test_auto_takes_cuda_where_it_opens(
     one_runtime: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = one_runtime("onnxruntime")
+    pretend_gpu(monkeypatch)
     monkeypatch.setitem(sys.modules, "onnxruntime", fake_onnxruntime([CUDA, CPU], [CUDA, CPU]))
+    monkeypatch.setattr(cuda_device, "host_facts", lambda: HOST)
     monkeypatch.setattr(host, "cuda_devices", lambda: 1)
 
     assert open_backend(bundle).device == "cuda"
     assert open_backend(bundle, device="cuda:1").device == "cuda:1"
 
 
+def test_a_backend_tells_which_artefact_it_runs(both: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch", reason="TorchScript needs torch")
+    monkeypatch.setattr(host, "cuda_devices", lambda: 0)
+    by_kind = {(a.backend, a.precision): a for a in both.manifest.artefacts}
+
+    script = open_backend(both, "torchscript", "cpu")
+
+    assert script.artefact is by_kind["torchscript", "fp32"]
+    assert batched(open_backend(both), 2, 1).artefact is by_kind["onnxruntime", "fp32"]
+
+
 def test_auto_falls_back_to_the_cpu_and_says_why(
     one_runtime: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     bundle = one_runtime("onnxruntime")
+    pretend_gpu(monkeypatch)
     monkeypatch.setitem(sys.modules, "onnxruntime", fake_onnxruntime([CUDA, CPU], [CPU]))
+    monkeypatch.setattr(cuda_device, "host_facts", lambda: HOST)
     monkeypatch.setattr(host, "cuda_devices", lambda: 1)
 
     with caplog.at_level(logging.INFO, "clickmask"):

@@ -12,7 +12,7 @@ from sessions import bilinear_matrix
 
 from clickmask import encode
 from clickmask.clicks import Click
-from clickmask.crop import Box, View
+from clickmask.view import Box, View
 
 boxes = st.tuples(st.integers(0, 5000), st.integers(0, 5000), st.integers(1, 8000), st.integers(1, 8000)).map(
     lambda t: Box(t[0], t[1], t[0] + t[2], t[1] + t[3])

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from sessions import make_image, paste_reference, resize_reference
 
-from clickmask import encode
+from clickmask import encode, native_library, native_pixels
 from clickmask.clicks import Click
-from clickmask.crop import Box, View
 from clickmask.errors import InvalidInputError
+from clickmask.view import Box, View
 
 COORDINATES = ("half_pixel", "public")
 # cv2 averages uint8 to uint8 (half a grey level); everything else is float32
@@ -37,6 +37,52 @@ def test_image_tensor_equals_the_definition(size, fit, coordinates) -> None:
     padding[:height, :width] = False
     for channel, value in enumerate((0.25, 0.5, 0.75)):
         assert (tensor[0, channel][padding] == np.float32(value)).all()
+
+
+SHRUNK = [
+    (384, 274, 512, 365),
+    (64, 48, 640, 479),
+    (33, 97, 100, 97),
+    (5, 4, 5, 4),
+    (3, 64, 7, 333),
+    (1, 1, 9, 1),
+]
+
+
+@pytest.mark.parametrize(("rows", "columns", "height", "width"), SHRUNK)
+def test_the_library_shrinks_to_the_mean_of_areas(rows, columns, height, width) -> None:
+    """Rounded to whole levels; the same on every instruction set, and nothing outside is written."""
+    if reason := native_library.unavailable_because():
+        pytest.skip(reason)
+    image = np.random.default_rng(rows).integers(0, 256, (height + 2, width + 3, 3), np.uint8)
+    part = image[1:-1, 2:-1]
+    expected = resize_reference(part, (columns, rows), "half_pixel").transpose(2, 0, 1)
+    for instruction_set in native_library.instruction_sets():
+        out = np.full((3, rows + 2, columns + 1), -1, np.float32)
+        native_pixels.area_mean(part, out[:, 1:-1, :-1], instruction_set)
+        levels = out[:, 1:-1, :-1] * 255
+        np.testing.assert_allclose(levels, levels.round(), atol=1e-4)
+        assert abs(levels - expected).max() <= 0.5001
+        assert (out[:, [0, -1]] == -1).all()
+        assert (out[:, :, -1] == -1).all()
+
+
+@pytest.mark.parametrize(
+    "box", [Box(3, 5, 303, 229), Box(0, 0, 400, 300), Box(10, 10, 74, 74), Box(0, 0, 64, 300)]
+)
+@pytest.mark.parametrize("fit", ["letterbox", "squash"])
+def test_image_tensor_is_the_same_without_the_library(monkeypatch, fit, box) -> None:
+    """Means that lie between two levels may be rounded either way."""
+    if reason := native_library.unavailable_because():
+        pytest.skip(reason)
+    image, view = make_image(400, 300), View(box, 64, fit)
+    tensor = encode.image_tensor(image, view, (0.25, 0.5, 0.75))
+    backwards = encode.image_tensor(np.asfortranarray(image), view, (0.25, 0.5, 0.75))
+    np.testing.assert_array_equal(backwards, tensor)
+    monkeypatch.setattr(native_library, "available", lambda: False)
+    difference = abs(tensor - encode.image_tensor(image, view, (0.25, 0.5, 0.75)))
+    assert difference.max() < 1.01 / 255
+    assert (difference > 1e-6).mean() < 0.01
 
 
 def test_enlarging_is_exact_to_float32() -> None:
@@ -92,6 +138,10 @@ def test_sigmoid_and_logit() -> None:
     assert values.dtype == np.float32
     expected = [0, 0, 1 / (1 + math.e), 0.5, math.e / (1 + math.e), 1, 1]
     np.testing.assert_allclose(values, expected, atol=1e-7)
+    logits = np.linspace(-30, 30, 999, dtype=np.float32).reshape(27, 37)
+    exact = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    np.testing.assert_allclose(encode.sigmoid(logits), exact, atol=1e-7)
+    np.testing.assert_allclose(encode.sigmoid(logits[::2, ::3]), exact[::2, ::3], atol=1e-7)
     assert encode.logit(0.5) == 0
     assert encode.logit(0.49) == pytest.approx(math.log(0.49 / 0.51))
 

@@ -14,10 +14,10 @@ from sessions import RecordingBackend, make_image, make_segmenter, new_session
 
 from clickmask import Segmenter
 from clickmask.backends.fake import fake_manifest
-from clickmask.crop import Box, View
 from clickmask.encoded_crops import EncodedCrops, ImageCrops
 from clickmask.errors import BackendError, InvalidInputError
 from clickmask.pixels import HostPixels
+from clickmask.view import Box, View
 
 PAD = (0.5, 0.5, 0.5)
 CROP = {"kind": "paper", "start_click": 2, "min_size": 40}
@@ -96,8 +96,24 @@ def test_the_newest_is_kept_even_beyond_the_budget() -> None:
     assert backend.encode_calls == 3
 
 
-def test_a_crop_is_the_newest_when_it_is_done_not_when_it_was_asked_for() -> None:
+def test_room_is_made_before_a_crop_takes_its_memory() -> None:
+    shared, crops, backend = new_crops(2 * ENTRY)
+    inner, kept = backend.encode, []
+
+    def and_count(*arguments: Any, **options: Any) -> Any:
+        kept.append(shared.nbytes)
+        return inner(*arguments, **options)
+
+    backend.encode = and_count  # type: ignore[method-assign]
+    for x0 in range(4):
+        crops.features(view(x0))
+    assert kept == [0, ENTRY, ENTRY, ENTRY]
+    assert shared.nbytes == 2 * ENTRY
+
+
+def test_a_crop_is_the_newest_when_it_is_done_not_when_it_was_asked_for(monkeypatch) -> None:
     shared, crops, backend = new_crops(0)
+    monkeypatch.setattr(shared, "_expect", lambda _: None)  # or the first would have gone before
     crops.features(view())
     inner = backend.encode
 

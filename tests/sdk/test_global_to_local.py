@@ -10,9 +10,9 @@ from sessions import GLOBAL_TO_LOCAL, RecordingBackend, everything, make_image, 
 
 from clickmask import encode, paste
 from clickmask.clicks import Click
-from clickmask.crop import Box, View
 from clickmask.errors import BackendError
 from clickmask.session import Session
+from clickmask.view import Box, View
 
 WIDTH, HEIGHT = 400, 300
 WHOLE = Box(0, 0, WIDTH, HEIGHT)
@@ -69,7 +69,8 @@ def test_second_pass_is_the_state_and_the_next_click_s_previous_mask() -> None:
     assert session.crop is not None
     view = View(session.crop, 128)
     # 12 network pixels of 105 / 128, no longer of 400 / 128
-    np.testing.assert_array_equal(mask, paste.paste_mask(disk(view, 200, 150), view, (WIDTH, HEIGHT), 0.5))
+    expected, _ = paste.paste_with_box(disk(view, 200, 150), view, (WIDTH, HEIGHT), 0.5)
+    np.testing.assert_array_equal(mask, expected)
     assert session.bbox()[2:] == [19, 19]
     session.click(210, 150)
     probability = encode.sigmoid(disk(view, 200, 150))
@@ -168,7 +169,7 @@ def test_a_failure_of_the_second_pass_leaves_the_session_as_it_was(step) -> None
 def test_only_the_second_pass_is_kept() -> None:
     session, _ = start()
     session.replay([(200, 150, True), (230, 150, True)])
-    state, logits = session._state, 0
+    state, logits = session._history.now, 0
     while state.before is not None:
         state, logits = state.before, logits + 1
     assert logits == 2

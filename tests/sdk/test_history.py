@@ -8,7 +8,8 @@ from sessions import CROP, GLOBAL_TO_LOCAL, everything, new_session
 
 from clickmask.clicks import Click
 from clickmask.errors import InvalidInputError, SessionStateError
-from clickmask.session import HISTORY, Session
+from clickmask.history import HISTORY
+from clickmask.session import Session
 
 
 @pytest.mark.parametrize("crop", [CROP, GLOBAL_TO_LOCAL])
@@ -80,7 +81,7 @@ def test_history_is_bounded() -> None:
 
 def held(session: Session) -> int:
     """Bytes of the distinct logits that a session keeps alive."""
-    states = [session._state, *session._past]
+    states = [session._history.now, *session._history._past]
     logits = {}
     while states:
         state = states.pop()
@@ -93,7 +94,7 @@ def held(session: Session) -> int:
 def test_history_is_bounded_in_bytes(monkeypatch) -> None:
     """Every remove(0) makes new logits for all clicks that are left."""
     one = 64 * 64 * 4
-    monkeypatch.setattr("clickmask.session.HISTORY_BYTES", 20 * one)
+    monkeypatch.setattr("clickmask.history.HISTORY_BYTES", 20 * one)
     session, _ = new_session(64, 64, input={"sizes": [64]})
     for x in range(8):
         session.click(x, 4)
@@ -111,7 +112,7 @@ def test_history_is_bounded_in_bytes(monkeypatch) -> None:
 
 
 def test_clicks_in_force_are_kept_whatever_they_hold(monkeypatch) -> None:
-    monkeypatch.setattr("clickmask.session.HISTORY_BYTES", 1)
+    monkeypatch.setattr("clickmask.history.HISTORY_BYTES", 1)
     session, _ = new_session(64, 64, input={"sizes": [64]})
     session.replay([(x, 4, True) for x in range(3)])
     assert not session.can_undo
@@ -125,7 +126,7 @@ def test_initial_masks_count_as_history(monkeypatch) -> None:
     noise = np.random.default_rng(0).random((64, 64)) > 0.5
     session.set_mask(noise)
     size = len(session.rle()["counts"])
-    monkeypatch.setattr("clickmask.session.HISTORY_BYTES", 3 * size)
+    monkeypatch.setattr("clickmask.history.HISTORY_BYTES", 3 * size)
     for _ in range(5):
         session.set_mask(noise)
     undone = 0

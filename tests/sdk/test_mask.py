@@ -1,8 +1,7 @@
-"""COCO run lengths, polygons and boxes: hand-made vectors, slow references by definition, round trips."""
+"""Masks, COCO run lengths and boxes: hand-made vectors, slow references by definition, round trips."""
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from clickmask.errors import InvalidInputError
-from clickmask.mask import Region, as_mask, bbox, mask_box, polygons, regions, rle, rle_decode
+from clickmask.mask import as_mask, mask_box, rle, rle_decode
 
 masks = arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
 
@@ -132,119 +131,25 @@ def test_run_lengths_that_cannot_be_are_refused(encoded) -> None:
         rle_decode(encoded)
 
 
-def test_bounding_box() -> None:
-    assert bbox(RING) == [1, 1, 4, 3]
+def test_tight_box() -> None:
     assert mask_box(RING) == (1, 1, 5, 4)
-    assert bbox(np.zeros((3, 4), bool)) == [0, 0, 0, 0]
     assert mask_box(np.zeros((3, 4), bool)) is None
-    assert bbox(np.ones((3, 4), bool)) == [0, 0, 4, 3]
+    assert mask_box(np.ones((3, 4), bool)) == (0, 0, 4, 3)
 
 
 @given(masks)
 @settings(deadline=None)
-def test_bounding_box_is_tight(mask) -> None:
-    x, y, width, height = bbox(mask)
-    inside = mask[y : y + height, x : x + width]
-    assert inside.sum() == mask.sum()
-    if mask.any():
+def test_box_is_tight(mask) -> None:
+    box = mask_box(mask)
+    assert (box is None) == (not mask.any())
+    if box is not None:
+        x0, y0, x1, y1 = box
+        inside = mask[y0:y1, x0:x1]
+        assert inside.sum() == mask.sum()
         assert inside[0].any()
         assert inside[-1].any()
         assert inside[:, 0].any()
         assert inside[:, -1].any()
-
-
-def fill(ring: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Pixels whose centre is inside a ring, by counting its vertical edges to the left (even-odd rule)."""
-    rows, columns = np.mgrid[: shape[0], : shape[1]]
-    crossings = np.zeros(shape, int)
-    for (x, y), (to_x, to_y) in zip(ring, np.roll(ring, -1, axis=0), strict=True):
-        assert (x == to_x) != (y == to_y), "an edge runs along the grid"
-        if x == to_x:
-            crossings += (columns >= x) & (rows >= min(y, to_y)) & (rows < max(y, to_y))
-    return crossings % 2 == 1
-
-
-def area(ring: np.ndarray) -> float:
-    """Shoelace formula: positive is clockwise on screen."""
-    x, y = ring.astype(float).T
-    return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum()) / 2
-
-
-@given(masks)
-@settings(max_examples=200, deadline=None)
-def test_regions_fill_back_to_the_mask_exactly(mask) -> None:
-    found = regions(mask)
-    assert len(found) == cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)[0] - 1
-    back = np.zeros(mask.shape, bool)
-    for outer, holes in found:
-        assert outer.dtype == np.int32
-        assert area(outer) > 0
-        piece = fill(outer, mask.shape)
-        for hole in holes:
-            assert area(hole) < 0
-            emptied = fill(hole, mask.shape)
-            assert piece[emptied].all()
-            piece &= ~emptied
-        assert not (back & piece).any()
-        back |= piece
-    np.testing.assert_array_equal(back, mask)
-
-
-def test_outlines_by_hand() -> None:
-    assert polygons(picture("... .#. ...")) == [[1, 1, 2, 1, 2, 2, 1, 2]]
-    (region,) = regions(RING)
-    assert isinstance(region, Region)
-    assert region.outer.tolist() == [[1, 1], [5, 1], [5, 4], [1, 4]]
-    assert [hole.tolist() for hole in region.holes] == [[[2, 2], [2, 3], [4, 3], [4, 2]]]
-
-
-def test_polygons_have_no_collinear_corners_and_no_holes() -> None:
-    assert polygons(RING) == [[1, 1, 5, 1, 5, 4, 1, 4]]
-    assert polygons(np.ones((50, 70), bool)) == [[0, 0, 70, 0, 70, 50, 0, 50]]
-
-
-def test_polygons_are_the_outer_rings_and_holes_cost_them_no_labelling(monkeypatch) -> None:
-    noise = np.random.default_rng(0).random((90, 70)) > 0.4
-    outer = [region.outer.ravel().tolist() for region in regions(noise)]
-    assert any(region.holes for region in regions(noise))
-    monkeypatch.delattr("cv2.connectedComponents")
-    assert polygons(noise) == outer
-
-
-def test_an_island_in_a_hole_is_a_region_of_its_own() -> None:
-    mask = np.ones((7, 7), bool)
-    mask[1:6, 1:6] = False
-    mask[3, 3] = True
-    outer, island = regions(mask)
-    assert len(outer.holes) == 1
-    assert island.holes == []
-    assert island.outer.tolist() == [[3, 3], [4, 3], [4, 4], [3, 4]]
-
-
-def test_pixels_that_meet_at_a_corner_are_apart() -> None:
-    assert len(regions(picture("#. .#"))) == 2
-
-
-def test_holes_that_meet_at_a_corner_of_the_image_grid() -> None:
-    mask = picture("#### #.## ##.# ####")
-    (region,) = regions(mask)
-    emptied = np.zeros(mask.shape, bool)
-    for hole in region.holes:
-        emptied |= fill(hole, mask.shape)
-    np.testing.assert_array_equal(emptied, ~mask)
-
-
-def test_empty_mask_has_no_outlines() -> None:
-    assert polygons(np.zeros((4, 5), bool)) == []
-    assert regions(np.zeros((4, 5), bool)) == []
-
-
-def test_outlines_of_a_large_disk_are_quick_and_enclose_its_area() -> None:
-    mask = np.zeros((2000, 2000), np.uint8)
-    cv2.circle(mask, (1000, 1000), 900, 1, -1)
-    cv2.circle(mask, (900, 900), 100, 0, -1)
-    (region,) = regions(mask > 0)
-    assert area(region.outer) + sum(area(hole) for hole in region.holes) == mask.sum()
 
 
 def test_as_mask_accepts_the_usual_forms() -> None:

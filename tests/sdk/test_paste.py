@@ -1,4 +1,4 @@
-"""Logits to masks: every pixel against plain NumPy, the outline alone against every pixel."""
+"""Logits to masks: against plain NumPy, and the compiled library against the form without it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sessions import new_session, paste_reference, probability_reference
 
-from clickmask import paste
-from clickmask import runs as runs_module
-from clickmask.crop import Box, View
+from clickmask import native_library, native_pixels, paste
 from clickmask.mask import mask_box
-from clickmask.runs import Runs, runs_above
+from clickmask.view import Box, View
 
 COORDINATES = ("half_pixel", "public")
 SHAPES = [(40, 30), (64, 64), (200, 150), (7, 333), (1, 1), (1, 90), (97, 2), (65, 63)]
+
+
+@pytest.fixture
+def no_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine where the library was not built."""
+    monkeypatch.setattr(native_library, "available", lambda: False)
+
+
+def pasted_mask(*arguments) -> np.ndarray:
+    return paste.paste_with_box(*arguments)[0]
 
 
 @pytest.mark.parametrize("coordinates", COORDINATES)
@@ -35,11 +43,12 @@ def test_pasted_probability_equals_the_definition(size, fit, coordinates) -> Non
 
 
 @pytest.mark.parametrize("coordinates", COORDINATES)
+@pytest.mark.usefixtures("no_library")
 def test_mask_and_probability_are_painted_in_bands_without_a_seam(monkeypatch, coordinates) -> None:
     view = View(Box(5, 6, 105, 96), 64, "letterbox", coordinates)
     logits = np.random.default_rng(1).normal(0, 3, (58, 64)).astype(np.float32)
     monkeypatch.setattr(paste, "_BAND_PIXELS", 700)  # seven rows
-    mask = paste.paste_mask(logits, view, (120, 100), 0.3)
+    mask = pasted_mask(logits, view, (120, 100), 0.3)
     probability = paste.paste_probability(logits, view, (120, 100))
     reference = probability_reference(logits, (100, 90), coordinates)
     np.testing.assert_allclose(probability[6:96, 5:105], reference, atol=1e-5)
@@ -55,8 +64,8 @@ def test_mask_and_probability_are_painted_in_bands_without_a_seam(monkeypatch, c
 
 def test_a_pixel_on_the_threshold_is_background() -> None:
     view = View(Box(0, 0, 4, 4), 64)
-    assert not paste.paste_mask(np.zeros((64, 64), np.float32), view, (4, 4), 0.5).any()
-    assert paste.paste_mask(np.full((64, 64), 1e-6, np.float32), view, (4, 4), 0.5).all()
+    assert not pasted_mask(np.zeros((64, 64), np.float32), view, (4, 4), 0.5).any()
+    assert pasted_mask(np.full((64, 64), 1e-6, np.float32), view, (4, 4), 0.5).all()
 
 
 def test_public_coordinates_interpolate_probabilities_not_logits() -> None:
@@ -66,8 +75,8 @@ def test_public_coordinates_interpolate_probabilities_not_logits() -> None:
         view = View(Box(0, 0, 3, 3), 2, "squash", coordinates)
         assert paste.paste_probability(logits, view, (3, 3))[1, 1] == pytest.approx(expected, abs=1e-5)
     strict = View(Box(0, 0, 3, 3), 2, "squash", "public")
-    assert not paste.paste_mask(logits, strict, (3, 3), 0.7)[1, 1]
-    assert paste.paste_mask(logits, strict, (3, 3), 0.6)[1, 1]
+    assert not pasted_mask(logits, strict, (3, 3), 0.7)[1, 1]
+    assert pasted_mask(logits, strict, (3, 3), 0.6)[1, 1]
 
 
 boxes = st.tuples(st.integers(0, 60), st.integers(0, 60), st.integers(1, 150), st.integers(1, 150)).map(
@@ -103,7 +112,7 @@ def test_a_click_drawn_on_its_network_pixel_pastes_back_onto_its_image_pixel(box
     width, height = view.valid_size
     logits = np.full((height, width), -1, np.float32)
     logits[math.floor(y + 0.5), math.floor(x + 0.5)] = 10  # weight >= 1/4 at the click
-    mask = paste.paste_mask(logits, view, (box.x1 + 3, box.y1 + 3), 0.5)
+    mask = pasted_mask(logits, view, (box.x1 + 3, box.y1 + 3), 0.5)
     assert mask[row, column]
 
 
@@ -114,16 +123,12 @@ def blob(width: int, height: int) -> np.ndarray:
     return (40 * np.minimum(0.3 - outside, inside - 0.06)).astype(np.float32)
 
 
-def outline_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Find every mask by its outline, however small the box and long the outline."""
-    monkeypatch.setattr(paste, "_BAND_PIXELS", 0)
-    monkeypatch.setattr(runs_module, "_MOST_OUTLINE", math.inf)
-
-
 @pytest.mark.parametrize("coordinates", COORDINATES)
 @pytest.mark.parametrize("size", [*SHAPES, (1500, 1100), (3, 2)])
 @pytest.mark.parametrize("draw", ["blob", "noise", "empty", "full", "stripes"])
-def test_outline_gives_the_mask_and_the_box_of_every_pixel(monkeypatch, draw, size, coordinates) -> None:
+def test_mask_and_box_are_the_definition_s_with_and_without_the_library(
+    monkeypatch, draw, size, coordinates
+) -> None:
     view = View(Box(3, 4, 3 + size[0], 4 + size[1]), 64, "letterbox", coordinates)
     width, height = view.valid_size
     logits = {
@@ -134,9 +139,11 @@ def test_outline_gives_the_mask_and_the_box_of_every_pixel(monkeypatch, draw, si
         "stripes": np.where(np.arange(width) % 3 == 0, 4, -4) * np.ones((height, 1), np.float32),
     }[draw].astype(np.float32)
     image_size = (view.box.x1 + 5, view.box.y1 + 2)
-    slow, slow_box = paste.paste_with_box(logits, view, image_size, 0.3)
-    outline_only(monkeypatch)
     mask, box = paste.paste_with_box(logits, view, image_size, 0.3)
+    assert paste.paste_box(logits, view, 0.3) == box
+    monkeypatch.setattr(native_library, "available", lambda: False)
+    slow, slow_box = paste.paste_with_box(logits, view, image_size, 0.3)
+    assert paste.paste_box(logits, view, 0.3) == slow_box
 
     reference = np.zeros(image_size[::-1])
     reference[view.box.slices] = probability_reference(logits, size, coordinates)
@@ -147,12 +154,11 @@ def test_outline_gives_the_mask_and_the_box_of_every_pixel(monkeypatch, draw, si
     for found, painted in ((box, mask), (slow_box, slow)):
         expected = mask_box(painted)
         assert found == (Box(*expected) if expected else None)
-    assert paste.paste_box(logits, view, 0.3) == box
 
 
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(1, 23), st.integers(1, 23), st.integers(0, 10**6))
 @settings(max_examples=200, deadline=None)
-def test_outline_of_whole_numbers_meets_ties_exactly(height, width, rows, columns, seed) -> None:
+def test_whole_numbers_meet_ties_exactly(height, width, rows, columns, seed) -> None:
     """Small whole logits on grids of halves: values equal the limit often, and float32 holds them all."""
     values = np.random.default_rng(seed).integers(-2, 3, (height, width)).astype(np.float32)
     y, x = (np.arange(n) * 0.5 - 1 for n in (rows, columns))
@@ -164,28 +170,42 @@ def test_outline_of_whole_numbers_meets_ties_exactly(height, width, rows, column
     last = np.pad(values, ((0, 1), (0, 1)), "edge")
     tall = last[i] * (1 - v)[:, None] + last[i + 1] * v[:, None]
     expected = tall[:, j] * (1 - u) + tall[:, j + 1] * u > 0
-    limit = runs_module._MOST_OUTLINE
-    try:
-        runs_module._MOST_OUTLINE = math.inf
-        found = runs_above(values, np.float32(0), y, x)
-    finally:
-        runs_module._MOST_OUTLINE = limit
-    assert isinstance(found, Runs)
+    if reason := native_library.unavailable_because():
+        pytest.skip(reason)
     mask = np.zeros((rows, columns), np.bool_)
-    found.paint(mask, (0, 0))
+    box = native_pixels.paint(values, 0.0, mask.shape, (0.5, 0.5), 2.0, mask)
     np.testing.assert_array_equal(mask, expected)
+    assert box == mask_box(expected)
 
 
-def test_an_outline_that_is_everywhere_is_left_to_the_pixels() -> None:
+def test_values_that_rounding_swallows_stay_on_their_side() -> None:
+    """1e8 and 1e-3 are both above 0, whatever float32 makes of the way between them."""
+    if reason := native_library.unavailable_because():
+        pytest.skip(reason)
+    values = np.tile(np.float32([[1e8], [1e-3]]), 9)
+    mask = np.zeros((400, 30), np.bool_)
+    assert native_pixels.paint(values, 0.0, mask.shape, (2 / 400, 9 / 30), 0.5, mask) == (0, 0, 30, 400)
+    assert mask.all()
+    assert native_pixels.paint(-values, 0.0, mask.shape, (2 / 400, 9 / 30), 0.5, None) is None
+
+
+def test_a_mask_of_another_shape_is_refused_before_the_library_writes_to_it() -> None:
+    if reason := native_library.unavailable_because():
+        pytest.skip(reason)
+    values, mask = np.ones((2, 2), np.float32), np.zeros((5, 4), np.bool_)
+    with pytest.raises(ValueError, match="expected shape"):
+        native_pixels.paint(values, 0.0, (5, 5), (0.4, 0.4), 0.5, mask)
+
+
+def test_a_large_mask_is_the_definition_s() -> None:
+    """Many rows for each of the library's threads, and an outline that is everywhere."""
     logits = np.random.default_rng(0).normal(0, 3, (48, 64)).astype(np.float32)
-    y, x = ((np.arange(n) + 0.5) * 0.05 - 0.5 for n in (960, 1280))
-    assert runs_above(logits, np.float32(0), y, x) is None
     view = View(Box(0, 0, 1280, 960), 64)
     reference = paste_reference(logits, (1280, 960))
     sure = abs(reference) > 1e-4
-    np.testing.assert_array_equal(
-        paste.paste_mask(logits, view, (1280, 960), 0.5)[sure], (reference > 0)[sure]
-    )
+    mask, box = paste.paste_with_box(logits, view, (1280, 960), 0.5)
+    np.testing.assert_array_equal(mask[sure], (reference > 0)[sure])
+    assert box == Box(*mask_box(mask))
 
 
 LARGE = (4000, 3000)
@@ -193,6 +213,8 @@ LARGE = (4000, 3000)
 
 def test_a_large_photo_costs_its_outline_and_one_byte_a_pixel() -> None:
     """2 ms are the aim on a quiet machine; processor time of this thread, five times as much allowed."""
+    if reason := native_library.unavailable_because():
+        pytest.skip(reason)
     view = View(Box(0, 0, *LARGE), 608)
     logits = blob(*view.valid_size)
     paste.paste_with_box(logits, view, LARGE, 0.5)

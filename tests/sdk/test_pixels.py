@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from sessions import CROP, make_image, make_segmenter
 
-from clickmask import encode, pixels
-from clickmask.crop import View
+from clickmask import encode, paste, pixels
 from clickmask.errors import BackendUnavailableError, InvalidInputError, SessionStateError
+from clickmask.view import View
 
 
 class Elsewhere:
-    """Stands for a GPU image: pixels that only `crop` can reach."""
+    """Stands for a GPU image: pixels that only these methods can reach."""
 
     def __init__(self, image: np.ndarray) -> None:
         self._image = image
@@ -23,11 +23,17 @@ class Elsewhere:
     def crop(self, view: View) -> np.ndarray:
         return encode.image_tensor(self._image, view, (0.5, 0.5, 0.5))
 
+    def paint(self, logits: np.ndarray, view: View) -> Any:
+        return paste.paste_with_box(logits, view, self.image_size, 0.5)
+
+    def find(self, logits: np.ndarray, view: View) -> Any:
+        return paste.paste_box(logits, view, 0.5)
+
     def device_mask(self, logits: np.ndarray, view: View, out: Any = None) -> Any:
         return ("mask", logits, view, out)
 
 
-def test_a_session_needs_no_more_of_an_image_than_size_and_crops(monkeypatch) -> None:
+def test_a_session_needs_no_more_of_an_image_than_size_crops_and_masks(monkeypatch) -> None:
     image = make_image(300, 200)
     segmenter = make_segmenter(crop=CROP)
     plain = segmenter.session(image)
@@ -40,7 +46,7 @@ def test_a_session_needs_no_more_of_an_image_than_size_and_crops(monkeypatch) ->
         np.testing.assert_array_equal(session.click(*click), plain.click(*click))
     what, logits, view, out = session.device_mask("here")
     assert (what, view.box, out) == ("mask", session.crop, "here")
-    np.testing.assert_array_equal(logits, session._state.logits)
+    np.testing.assert_array_equal(logits, session._history.now.logits)
     with pytest.raises(InvalidInputError, match="an image in host memory"):
         session.to_json()
 

@@ -16,9 +16,9 @@ import pytest
 from sessions import GLOBAL_TO_LOCAL, RecordingBackend, everything, make_image, make_segmenter
 
 from clickmask import Segmenter
-from clickmask.crop import Box
 from clickmask.errors import BackendError, ClickmaskError
 from clickmask.session import Session
+from clickmask.view import Box
 
 CROP = {"kind": "fbrs", "start_click": 2, "min_size": 40}
 WHOLE = Box(0, 0, 300, 200)
@@ -99,9 +99,13 @@ def test_masks_of_the_default_engine_are_the_same_with_and_without() -> None:
         features.click(10, 10)
         held = segmenter.crops.nbytes - before
         native = segmenter.backend.pixel_diffusion == "native"
+        outputs = segmenter.bundle.manifest.graphs["encoder"].outputs
     assert ahead == plain
-    # image 3, features 32 / 4 + 64 / 16 + 128 / 64 + 192 / 256 floats a pixel; the kernel's affinities
-    assert held == 384 * 384 * ((3 + 8 + 4 + 2 + 0.75) * 4 + 81 * native)
+    strides = [int(str(spec.shape[2]).removeprefix("S/")) for spec in outputs]
+    floats = 3 + sum(
+        int(spec.shape[1]) / stride**2 for spec, stride in zip(outputs, strides, strict=True)
+    )  # of image and features; then the kernel's 32 codes of two bytes and a sum for each pixel
+    assert held == 384 * 384 * (4 * floats + (2 * 32 + 4) * native)
 
 
 def test_the_first_view_and_every_foreseeable_crop_are_encoded_in_the_background() -> None:

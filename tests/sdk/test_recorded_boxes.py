@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from clickmask.clicks import Click
-from clickmask.crop import Box, CropPolicy, next_box
+from clickmask.crop import CropPolicy, next_box
+from clickmask.view import Box
 
 STEP = 4
 PUBLIC = CropPolicy("global_to_local", start_click=1, expansion=1.4, small_object_expansion=2.5, min_size=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import threading
 import types
@@ -13,14 +14,15 @@ import numpy as np
 import pytest
 from bundles import artefact, change_manifest, file_entry, make_bundle, prompt, read_manifest, write_manifest
 from runtimes import CPU, CUDA, fake_onnxruntime, hollow
+from tensorrt_double import HOST
 
-from clickmask.backends import host, open_backend
+from clickmask.backends import cuda_device, host, open_backend
 from clickmask.backends.onnxruntime import OnnxRuntimeBackend
 from clickmask.bundle import load_bundle
 from clickmask.errors import BackendError, BackendUnavailableError
 
 
-def test_onnxruntime_threads_do_not_spin_and_no_shape_keeps_its_memory(
+def test_onnxruntime_threads_spin_within_a_call_only_and_no_shape_keeps_its_memory(
     one_runtime: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import onnxruntime
@@ -29,8 +31,8 @@ def test_onnxruntime_threads_do_not_spin_and_no_shape_keeps_its_memory(
     real = onnxruntime.InferenceSession
 
     def spy(model: bytes, options: Any, **rest: Any) -> Any:
-        spins = options.get_session_config_entry("session.intra_op.allow_spinning")
-        seen.append((spins, options.intra_op_num_threads, options.enable_mem_pattern))
+        stops = options.get_session_config_entry("session.force_spinning_stop")
+        seen.append((stops, options.intra_op_num_threads, options.enable_mem_pattern))
         return real(model, options, **rest)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", spy)
@@ -39,7 +41,7 @@ def test_onnxruntime_threads_do_not_spin_and_no_shape_keeps_its_memory(
     OnnxRuntimeBackend.open(bundle, bundle.manifest.artefacts[0], threads=3)
     OnnxRuntimeBackend.open(bundle, bundle.manifest.artefacts[0])
 
-    assert seen == [("0", 3, False), ("0", host.physical_cores(), False)]
+    assert seen == [("1", 3, False), ("1", host.physical_cores(), False)]
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "torchscript"])
@@ -221,11 +223,12 @@ def test_onnxruntime_shadowing_onnxruntime_gpu_is_named(
         open_backend(bundle, "onnxruntime", "cuda")
 
 
-def test_silent_fallback_to_the_cpu_is_an_error(
+def test_cuda_asked_of_a_machine_without_a_gpu_is_an_error(
     one_runtime: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = one_runtime("onnxruntime")
     monkeypatch.setitem(sys.modules, "onnxruntime", fake_onnxruntime([CUDA, CPU], [CPU]))
+    monkeypatch.setattr(cuda_device, "host_facts", lambda: dataclasses.replace(HOST, gpus=()))
 
-    with pytest.raises(BackendUnavailableError, match=f"expected ONNX Runtime on cuda, got {CPU}"):
+    with pytest.raises(BackendUnavailableError, match=r"cuda with 0 CUDA device\(s\) found; check nvidia"):
         open_backend(bundle, "onnxruntime", "cuda")

@@ -6,6 +6,7 @@ anything of a real GPU.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import threading
 import time
@@ -23,7 +24,8 @@ torch = pytest.importorskip("torch", reason="TorchScript needs torch")
 
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
-from clickmask.backends import torchscript  # noqa: E402
+from clickmask.backends import Features, torchscript  # noqa: E402
+from clickmask.backends.cuda_memory import DeviceArray  # noqa: E402
 from clickmask.backends.lanes import LANES, Lanes  # noqa: E402
 from clickmask.backends.torch_lane import TorchLane  # noqa: E402
 from clickmask.backends.torchscript import TorchScriptBackend  # noqa: E402
@@ -62,6 +64,7 @@ class FakeTorch:
 
     float32 = torch.float32
     isfinite = staticmethod(torch.isfinite)
+    empty_like = staticmethod(torch.empty_like)
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -72,6 +75,13 @@ class FakeTorch:
             CUDAGraph=lambda: Recorded(self.counts),
             graph=self._graph,
         )
+
+    def as_tensor(self, array: DeviceArray, device: str) -> Any:
+        """As of an object with `__cuda_array_interface__`: its memory, not a copy, and it is held."""
+        assert device == "cpu"
+        memory = (ctypes.c_ubyte * array.nbytes).from_address(array.pointer)
+        memory._held = array
+        return torch.frombuffer(memory, dtype=torch.float32).reshape(array.shape)
 
     def empty(self, shape: Any, dtype: Any, pin_memory: bool) -> Any:
         assert pin_memory
@@ -135,6 +145,32 @@ def test_each_shape_is_captured_once_in_each_lane(backend: Any, fake: FakeTorch)
 
     # 2 sizes: the encoder, and decoder and Pixel Diffusion with 4 and 8 rows.
     assert fake.counts["capture"] == 2 * (1 + 2 * 2) * LANES
+
+
+def test_graphs_for_few_and_for_many_clicks_share_the_memory_of_features(backend: Any) -> None:
+    backend.warmup()
+
+    with backend._lanes.lent() as lane:
+        decoders = [captured for key, captured in lane._graphs.items() if key[0] == "decoder"]
+    features = backend.manifest.graphs["decoder"].inputs[0].name
+    assert features.startswith("feature")
+    # 2 sizes, 4 and 8 rows each.
+    assert (len(decoders), len({inputs[0].data_ptr() for _, inputs, _ in decoders})) == (4, 2)
+
+
+def test_images_on_the_device_are_taken_as_they_are(backend: Any) -> None:
+    backend.takes_device_arrays = True
+    prompts = [prompt(1, 64, seed=seed) for seed in range(2)]
+    given = [DeviceArray(image.ctypes.data, image.shape, "float32", image) for image, _, _ in prompts]
+    whole = backend.join([Features({"image": image}, "encoder") for image in given]).tensors["image"]
+    together = backend.split(backend.encode(whole))
+
+    for features, device, (image, clicks, mask) in zip(together, given, prompts, strict=True):
+        logits = expected_logits(image, clicks, mask, encodes_once=True)
+        expected = expected_diffusion(image, clicks, logits)
+        for one in (features, backend.encode(device)):
+            np.testing.assert_allclose(backend.decode(one, clicks, mask), expected, rtol=0, atol=2e-6)
+    assert backend.encode(given[0]).tensors["image"].data_ptr() == given[0].pointer
 
 
 def test_features_are_not_overwritten_by_the_next_encode(backend: Any) -> None:

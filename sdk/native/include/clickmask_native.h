@@ -20,7 +20,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a struct or a signature below changes; the binding refuses any other. */
-#define CLICKMASK_ABI 1
+#define CLICKMASK_ABI 2
 
 #define CLICKMASK_MAX_DILATIONS 8
 #define CLICKMASK_MAX_DISTANCE 128 /* pixels, of one dilation */
@@ -51,6 +51,7 @@ enum clickmask_status {
   CLICKMASK_INVALID = 1,       /* a null pointer, a side or a count that is not positive */
   CLICKMASK_UNSUPPORTED = 2,   /* options or instruction set that this library does not have */
   CLICKMASK_OUT_OF_MEMORY = 3,
+  CLICKMASK_NOT_FINITE = 4,    /* a logit is NaN or infinite */
 };
 
 typedef struct clickmask_affinity clickmask_affinity;
@@ -74,13 +75,13 @@ CLICKMASK_API int clickmask_affinity_create(const clickmask_diffusion_options *o
 
 /* Refines logits.
  *
- * logits, result: (height, width); may be the same plane.
+ * logits, result: (height, width); may be the same plane. Where a logit is not finite the result is worth nothing.
  * clicks: (click_count, 3) rows (x, y, label); label 1 positive, 0 negative, else absent.
  */
 CLICKMASK_API int clickmask_diffuse(clickmask_affinity *affinity, const float *logits, const float *clicks,
                                     int click_count, int threads, float *result);
 
-/* Memory that the affinity holds, with the working planes of one call. */
+/* Memory that the affinity holds. */
 CLICKMASK_API size_t clickmask_affinity_bytes(const clickmask_affinity *affinity);
 
 /* No call on it may be running; NULL is allowed. */

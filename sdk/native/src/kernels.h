@@ -28,6 +28,13 @@ struct SourceRule {
   float amplitude;
 };
 
+// Which samples of a row one sample of a shorter row covers: `count` of them from `first`. Those at the ends count
+// by the part that is covered (a single one by `first_part`), the others wholly.
+struct Cover {
+  int first, count;
+  float first_part, last_part;
+};
+
 // One row at a time. `near` has, for each neighbour, the plane's value at that neighbour of the row's first
 // pixel; whole blocks are read and written, so that planes are padded (planes.h).
 struct Kernels {
@@ -42,8 +49,9 @@ struct Kernels {
   void (*diffuse_row)(const float *const *near, int neighbours, const std::uint16_t *codes,
                       const float *inverse_sum, int blocks, float *out);
 
-  // m of Eq. 6 where |m| > cutoff, otherwise 0. Reads `width` logits, writes whole blocks.
-  void (*source_row)(const float *logits, int width, const SourceRule &rule, float *out);
+  // m of Eq. 6 where |m| > cutoff, otherwise 0. Reads `width` logits, writes whole blocks; whether the logits
+  // are finite.
+  bool (*source_row)(const float *logits, int width, const SourceRule &rule, float *out);
 
   // Adds amplitude (G_F - G_B), given the squared distances to the nearest click of each label.
   void (*add_clicks)(const float *positive, const float *negative, int blocks, const SourceRule &rule,
@@ -52,6 +60,16 @@ struct Kernels {
   // y + m, or the logit it stands for. Reads and writes `width` values; out may be logits.
   void (*result_row)(const float *state, const float *logits, int width, bool tanh_twice, bool as_logits,
                      float *out);
+
+  // The sum of the bytes of some rows, `stride` bytes apart, that one row covers; rows.first is not looked at.
+  void (*sum_rows)(const std::uint8_t *first, std::ptrdiff_t stride, const Cover &rows, int length, float *out);
+
+  // Grey levels in [0, 1] of `count` pixels, each the rounded mean of the RGB pixels that it covers in a row of
+  // sums; `share` is 1 / the area that a pixel covers. Reads one float beyond the row.
+  void (*mean_columns)(const float *sums, const Cover *columns, int count, float share, float *const *planes);
+
+  // 1 / (1 + exp(-x)).
+  void (*sigmoid_row)(const float *logits, int count, float *out);
 };
 
 // The tables of the instruction sets that this library was built with.

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "kernels.h"
+#include "pixels_body.h"
 
 namespace {
 
@@ -175,12 +176,19 @@ inline void over_row(const float *values, int width, Run run) {
   }
 }
 
-void source_row(const float *logits, int width, const SourceRule &rule, float *out) {
+bool source_row(const float *logits, int width, const SourceRule &rule, float *out) {
+  Vector unsound = Vector::set(0.0f);  // stays 0 while all logits are finite, and is NaN from then on
   over_row(logits, width, [&](int x, const float *values, int) {
-    const Vector m = normalise(Vector::load(values), rule.tanh_twice);
+    const Vector logit = Vector::load(values), m = normalise(logit, rule.tanh_twice);
     const Vector cut = Vector::set(rule.cutoff);
     Vector::store(out + x, Vector::select_less(cut, Vector::abs(m), m, Vector::set(0.0f)));
+    unsound = Vector::add(unsound, Vector::sub(logit, logit));
   });
+  float sums[kLanes];
+  Vector::store(sums, unsound);
+  bool finite = true;
+  for (float sum : sums) finite = finite && sum == 0.0f;
+  return finite;
 }
 
 inline Vector click_map(Vector squared, const SourceRule &rule) {
@@ -223,8 +231,22 @@ void result_row(const float *state, const float *logits, int width, bool tanh_tw
   });
 }
 
+void sigmoid_row(const float *logits, int count, float *out) {
+  over_row(logits, count, [&](int x, const float *values, int width) {
+    const Vector logit = Vector::load(values), one = Vector::set(1.0f);
+    const Vector t = exp2_nonpositive(Vector::mul(Vector::abs(logit), Vector::set(-kLog2e)));  // nothing cancels
+    const Vector top = Vector::select_less(logit, Vector::set(0.0f), t, one);
+    const Vector result = Vector::div(top, Vector::add(one, t));
+    if (width == kLanes) return Vector::store(out + x, result);
+    float rest[kLanes];
+    Vector::store(rest, result);
+    for (int i = 0; i < width; ++i) out[x + i] = rest[i];
+  });
+}
+
 constexpr Kernels kernels_named(const char *name) {
-  return {name, affinity_row, diffuse_row, source_row, add_clicks, result_row};
+  return {name,       affinity_row, diffuse_row,  source_row,  add_clicks,
+          result_row, sum_rows,     mean_columns, sigmoid_row};
 }
 
 }  // namespace

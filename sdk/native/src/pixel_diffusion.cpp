@@ -1,14 +1,16 @@
 #include "pixel_diffusion.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 
+#include "scratch.h"
 #include "threads.h"
 
 namespace {
 
-constexpr int kPlanes = 3;
+constexpr int kPlanes = 3;       // the colours first, then the states
 constexpr int kMinRows = 8;      // of a chunk: enough work to be worth taking
 constexpr int kSegment = 256;    // columns whose squared distances to clicks are held at once
 constexpr float kNoClick = 2e9f;
@@ -70,9 +72,8 @@ Affinity::Affinity(const clickmask_diffusion_options &options, const Kernels &ke
       chunk_rows_(std::max(kMinRows, reach_of(options))),
       codes_(grid_.padded_width() * height * neighbours_),
       inverse_sums_(grid_.padded_width() * height) {
-  Planes planes = take_planes();
-  weigh(image, planes->data(), threads);
-  give_back(std::move(planes));
+  const Scratch planes(kPlanes * grid_.size());
+  weigh(image, planes.data(), threads);
 }
 
 void Affinity::weigh(const float *image, float *colours, int threads) {
@@ -104,32 +105,33 @@ void Affinity::weigh_row(float *colours, int y) {
                         grid_.blocks(), codes_.data() + pixel * neighbours_, inverse_sums_.data() + pixel);
 }
 
-void Affinity::diffuse(const float *logits, const float *clicks, int click_count, int threads, float *result) {
-  Planes planes = take_planes();
-  float *states[2] = {planes->data(), planes->data() + grid_.size()};
+bool Affinity::diffuse(const float *logits, const float *clicks, int click_count, int threads, float *result) {
+  const Scratch planes(kPlanes * grid_.size());
+  float *states[2] = {planes.data(), planes.data() + grid_.size()};
   const int last = options_.iterations;
+  std::atomic<bool> finite{true};
   Wave(last + 1, chunks()).run(threads, [&](int stage, int chunk) {
     float *to = states[stage % 2], *from = states[1 - stage % 2];
     const int end = std::min(grid_.height(), (chunk + 1) * chunk_rows_);
     for (int y = chunk * chunk_rows_; y < end; ++y) {
       const std::size_t pixel = static_cast<std::size_t>(grid_.width()) * y;
-      if (stage == 0)
-        source_row(logits + pixel, clicks, click_count, y, grid_.row(to, y));
-      else
+      if (stage > 0)
         step_row(from, to, y);
+      else if (!source_row(logits + pixel, clicks, click_count, y, grid_.row(to, y)))
+        finite.store(false, std::memory_order_relaxed);
       if (stage == last)
         kernels_.result_row(grid_.row(to, y), logits + pixel, grid_.width(),
                             options_.norm == CLICKMASK_TANH_TWICE, options_.output == CLICKMASK_LOGITS,
                             result + pixel);
     }
   });
-  give_back(std::move(planes));
+  return finite.load();
 }
 
-// Eq. 5: what diffusion starts from.
-void Affinity::source_row(const float *logits, const float *clicks, int click_count, int y, float *row) const {
+// Eq. 5: what diffusion starts from; whether the logits are finite.
+bool Affinity::source_row(const float *logits, const float *clicks, int click_count, int y, float *row) const {
   const SourceRule rule = source_rule(options_);
-  kernels_.source_row(logits, grid_.width(), rule, row);
+  const bool finite = kernels_.source_row(logits, grid_.width(), rule, row);
   const int padded = static_cast<int>(grid_.padded_width());
   float nearest[2][kSegment];
   for (int first = 0; first < padded; first += kSegment)
@@ -138,6 +140,7 @@ void Affinity::source_row(const float *logits, const float *clicks, int click_co
       kernels_.add_clicks(nearest[0], nearest[1], blocks, rule, row + first);
     }
   grid_.extend(row);
+  return finite;
 }
 
 void Affinity::step_row(float *from, float *to, int y) const {
@@ -162,19 +165,4 @@ void Affinity::neighbours_of(float *plane, int y, const float **near) const {
 
 int Affinity::chunks() const { return (grid_.height() + chunk_rows_ - 1) / chunk_rows_; }
 
-std::size_t Affinity::bytes() const {
-  return codes_.bytes() + inverse_sums_.bytes() + kPlanes * grid_.size() * sizeof(float);
-}
-
-Affinity::Planes Affinity::take_planes() {
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (idle_.empty()) return std::make_unique<Buffer<float>>(kPlanes * grid_.size());
-  Planes planes = std::move(idle_.back());
-  idle_.pop_back();
-  return planes;
-}
-
-void Affinity::give_back(Planes planes) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  idle_.push_back(std::move(planes));
-}
+std::size_t Affinity::bytes() const { return codes_.bytes() + inverse_sums_.bytes(); }

@@ -1,33 +1,26 @@
 // Fused Pixel Diffusion: what clickmask_native.h offers, in C++.
 #pragma once
 
-#include <memory>
-#include <mutex>
-#include <vector>
-
 #include "clickmask_native.h"
 #include "planes.h"
 
-// The weights of one crop (Eq. 8) and the working planes of calls on them.
+// The weights of one crop (Eq. 8).
 class Affinity {
  public:
   Affinity(const clickmask_diffusion_options &options, const Kernels &kernels, const float *image, int height,
            int width, int threads);
 
-  void diffuse(const float *logits, const float *clicks, int click_count, int threads, float *result);
+  // Whether the logits were finite; the result is worth nothing where they were not.
+  bool diffuse(const float *logits, const float *clicks, int click_count, int threads, float *result);
   std::size_t bytes() const;
 
  private:
-  using Planes = std::unique_ptr<Buffer<float>>;  // three: the colours first, then the states
-
   void weigh(const float *image, float *colours, int threads);
   void weigh_row(float *colours, int y);
-  void source_row(const float *logits, const float *clicks, int click_count, int y, float *row) const;
+  bool source_row(const float *logits, const float *clicks, int click_count, int y, float *row) const;
   void step_row(float *from, float *to, int y) const;
   void neighbours_of(float *plane, int y, const float **near) const;
   int chunks() const;
-  Planes take_planes();
-  void give_back(Planes planes);
 
   clickmask_diffusion_options options_;
   const Kernels &kernels_;
@@ -35,6 +28,4 @@ class Affinity {
   int neighbours_, chunk_rows_;
   Buffer<std::uint16_t> codes_;  // [row][block][neighbour][kBlock]
   Buffer<float> inverse_sums_;     // [row][padded column]
-  std::mutex mutex_;
-  std::vector<Planes> idle_;  // one for each call that has run at once
 };

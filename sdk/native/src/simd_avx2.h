@@ -46,6 +46,10 @@ struct Vector {
     const __m256i fraction = _mm256_and_si256(_mm256_castps_si256(a.v), _mm256_set1_epi32(0x007fffff));
     return {_mm256_castsi256_ps(_mm256_or_si256(fraction, _mm256_set1_epi32(0x3f800000)))};
   }
+  static Vector load_bytes(const std::uint8_t *p) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i *>(p));
+    return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes))};
+  }
   static Vector load_code(const std::uint16_t *p) {
     const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i *>(p));
     return {_mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(codes))};

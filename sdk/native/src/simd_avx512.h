@@ -39,6 +39,10 @@ struct Vector {
   static Vector mantissa(Vector a) {
     return {_mm512_getmant_ps(a.v, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_src)};
   }
+  static Vector load_bytes(const std::uint8_t *p) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i *>(p));
+    return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes))};
+  }
   static Vector load_code(const std::uint16_t *p) {
     const __m256i codes = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p));
     return {_mm512_cvtepi32_ps(_mm512_cvtepu16_epi32(codes))};

@@ -43,6 +43,11 @@ struct Vector {
     const uint32x4_t fraction = vandq_u32(vreinterpretq_u32_f32(a.v), vdupq_n_u32(0x007fffffu));
     return {vreinterpretq_f32_u32(vorrq_u32(fraction, vdupq_n_u32(0x3f800000u)))};
   }
+  static Vector load_bytes(const std::uint8_t *p) {
+    const std::uint32_t four = p[0] | p[1] << 8 | p[2] << 16 | static_cast<std::uint32_t>(p[3]) << 24;
+    const uint8x8_t bytes = vcreate_u8(four);
+    return {vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(bytes))))};
+  }
   static Vector load_code(const std::uint16_t *p) { return {vcvtq_f32_u32(vmovl_u16(vld1_u16(p)))}; }
   static void store_code(std::uint16_t *p, Vector a) { vst1_u16(p, vmovn_u32(vcvtnq_u32_f32(a.v))); }
 };

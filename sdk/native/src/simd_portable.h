@@ -50,6 +50,12 @@ struct Vector {
   static Vector exponent(Vector a) { return {__builtin_convertvector((ints(a) >> 23) - 127, Floats)}; }
   static Vector mantissa(Vector a) { return floats((ints(a) & 0x007fffff) | 0x3f800000); }
 
+  static Vector load_bytes(const std::uint8_t *p) {
+    typedef std::uint8_t Bytes __attribute__((vector_size(4)));
+    Bytes bytes;
+    std::memcpy(&bytes, p, sizeof bytes);
+    return {__builtin_convertvector(__builtin_convertvector(bytes, Ints), Floats)};
+  }
   static Vector load_code(const std::uint16_t *p) {
     Codes codes;
     std::memcpy(&codes, p, sizeof codes);

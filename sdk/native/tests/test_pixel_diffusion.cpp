@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <limits>
 #include <random>
 #include <sstream>
 #include <string>
@@ -193,6 +194,24 @@ bool logits_agree(const Scene &scene, clickmask_diffusion_options o) {
   return true;
 }
 
+// NaN and infinity anywhere in the logits, also in the part of a row that fills no vector.
+bool notices_what_is_not_finite(const Scene &scene, const clickmask_diffusion_options &o, const std::string &set) {
+  for (std::size_t at : {std::size_t{0}, scene.logits.size() / 2, scene.logits.size() - 1})
+    for (float value : {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
+      Scene broken = scene;
+      broken.logits[at] = value;
+      clickmask_affinity *affinity = nullptr;
+      if (clickmask_affinity_create(&o, scene.image.data(), scene.height, scene.width, 2, set.c_str(), &affinity) !=
+          CLICKMASK_OK)
+        return false;
+      std::vector<float> result(scene.logits.size());
+      const int status = clickmask_diffuse(affinity, broken.logits.data(), nullptr, 0, 2, result.data());
+      clickmask_affinity_free(affinity);
+      if (status != CLICKMASK_NOT_FINITE) return false;
+    }
+  return true;
+}
+
 bool refuses_what_it_cannot_do() {
   clickmask_affinity *affinity = nullptr;
   const float image[3] = {};
@@ -214,8 +233,10 @@ int main() {
   for (const Scene &scene : scenes)
     for (const auto &options : {paper(), official(), unusual()}) {
       std::stringstream sets(clickmask_instruction_sets());
-      for (std::string set; std::getline(sets, set, ',');)
+      for (std::string set; std::getline(sets, set, ',');) {
         for (int threads : {1, 3}) right = agrees(run_library, scene, options, set, threads) && right;
+        right = notices_what_is_not_finite(scene, options, set) && right;
+      }
       right = agrees(run_cuda_twin, scene, options, "cuda twin", 1) && right;
       right = logits_agree(scene, options) && right;
     }

@@ -1,0 +1,156 @@
+"""The outlines of a mask: COCO's polygons, and regions with their holes.
+
+Pixel coordinates here are COCO's, where pixel (0, 0) covers [0, 1) x [0, 1): outlines run along pixel edges,
+so their corners are whole numbers, and filling them gives the mask back exactly. A click, whose coordinates
+have pixel *centres* at whole numbers, lies at (x + 0.5, y + 0.5) in this frame.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from . import native_library, native_pixels
+from .mask import Mask, as_mask, mask_box
+from .view import Box
+
+Ring = NDArray[np.int32]
+
+
+class Region(NamedTuple):
+    """One 4-connected piece of a mask.
+
+    Attributes:
+        outer: (N, 2) int32 corners (x, y) along pixel edges, clockwise on screen, not closed.
+        holes: rings of the same form, counter-clockwise.
+    """
+
+    outer: Ring
+    holes: list[Ring]
+
+
+def polygons(mask: Mask, box: Box | None = None) -> list[list[float]]:
+    """COCO `segmentation` of a mask: one flat [x0, y0, x1, y1, ...] per 4-connected piece.
+
+    The format has no holes: each polygon is an outer outline, and filling it fills the holes as well. Use
+    `regions` to keep them, or `rle`, which COCO itself reads for such objects.
+
+    Args:
+        mask: (H, W) bool.
+        box: holds the whole object, where it is known: only that part is looked at.
+
+    Returns:
+        Outlines along pixel edges (COCO frame: pixel (0, 0) covers [0, 1) x [0, 1)); [] for an empty mask.
+    """
+    rings, _ = _outlines(as_mask(mask), box)
+    return [ring.astype(float).ravel().tolist() for ring in rings]
+
+
+def regions(mask: Mask, box: Box | None = None) -> list[Region]:
+    """The outlines of a mask, exactly: outer rings with their holes.
+
+    Pieces that meet at a corner only are apart (4-connected), so no ring crosses itself.
+
+    Args:
+        mask: (H, W) bool.
+        box: holds the whole object, where it is known: only that part is looked at.
+
+    Returns:
+        Regions in the order of their top row; [] for an empty mask. Filling the outer rings by the even-odd
+        rule and taking the holes out gives the mask back exactly.
+    """
+    mask = as_mask(mask)
+    outer, inner = _outlines(mask, box)
+    if not inner:
+        return [Region(ring, []) for ring in outer]
+    labels: NDArray[Any] = cv2.connectedComponents(mask.view(np.uint8), connectivity=4)[1]
+    holes: dict[int, list[Ring]] = {}
+    for ring in inner:  # the object is to the left of a hole's top left corner
+        x, y = ring[0]
+        holes.setdefault(int(labels[y, x - 1]), []).append(ring)
+    # and below and to the right of an outer ring's
+    return [Region(ring, holes.get(int(labels[ring[0, 1], ring[0, 0]]), [])) for ring in outer]
+
+
+def _outlines(mask: Mask, box: Box | None) -> tuple[list[Ring], list[Ring]]:
+    """The outer rings of a mask and the rings of its holes, each from its top left corner.
+
+    With the object on its right hand, an outer ring leaves that corner to the right, a hole's ring downwards.
+    """
+    if box is None:
+        found = mask_box(mask)
+        if found is None:
+            return [], []
+        box = Box(*found)
+    part = mask[box.slices]
+    outer: list[Ring] = []
+    holes: list[Ring] = []
+    for ring in native_pixels.rings(part) if native_library.available() else _rings(part):
+        ring += (box.x0, box.y0)
+        (outer if ring[1, 0] > ring[0, 0] else holes).append(ring)
+    return outer, holes
+
+
+# Around a corner of the pixel grid lie four pixels: code = NW + 2 NE + 4 SW + 8 SE. An outline that turns
+# there has a horizontal arm (-1 left, 1 right; 0 is no turn) and a vertical one (-1 up, 1 down), and leaves
+# along one of them with the object on its right hand. Pixels that face each other diagonally make two turns.
+_HORIZONTAL = np.array([0, -1, 1, 0, -1, 0, 1, 1, 1, -1, 0, -1, 0, 1, -1, 0], np.int8)
+_VERTICAL = np.array([0, -1, -1, 0, 1, 0, -1, 1, 1, -1, 0, 1, 0, -1, -1, 0], np.int8)
+_LEAVES_FLAT = np.array([0, 1, 0, 0, 0, 0, 0, 0, 1, 1, 0, 1, 0, 1, 0, 0], np.bool_)
+_CROSSING = (6, 9)  # their second turn is the first one mirrored in the corner, leaving along the same axis
+
+
+def _rings(mask: Mask) -> list[Ring]:
+    """All outlines along pixel edges, each from its top left corner, in raster order; see native_pixels."""
+    y, x, code = _turns(mask)
+    crossing = np.isin(code, _CROSSING)
+    horizontal, vertical = _HORIZONTAL[code], _VERTICAL[code]
+    horizontal = np.concatenate([horizontal, -horizontal[crossing]])
+    vertical = np.concatenate([vertical, -vertical[crossing]])
+    flat = np.concatenate([_LEAVES_FLAT[code], _LEAVES_FLAT[code[crossing]]])
+    x, y = np.concatenate([x, x[crossing]]), np.concatenate([y, y[crossing]])
+    # along a grid line the corners pair up: an edge starts at every other one
+    raster = np.lexsort((horizontal, x, y))
+    following = np.where(flat, _pairs(raster), _pairs(np.lexsort((vertical, y, x))))
+    corners = np.stack([x, y], axis=1).astype(np.int32)
+    return [corners[ring] for ring in _cycles(following.tolist(), raster.tolist())]
+
+
+def _turns(mask: Mask) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.uint8]]:
+    """Row, column and code of the corners of the pixel grid where an outline turns, in raster order."""
+    height, width = mask.shape
+    padded = np.zeros((height + 2, width + 2), np.uint8)
+    padded[1:-1, 1:-1] = mask
+    flat, stride = padded.reshape(-1), width + 2
+    # an outline that turns at a corner has an upright piece above or below it; there are few of those
+    upright = np.flatnonzero(flat[1:] != flat[:-1])
+    corner = np.unique(np.concatenate([upright - stride, upright]))
+    code = flat[corner] | flat[corner + 1] << 1 | flat[corner + stride] << 2 | flat[corner + stride + 1] << 3
+    turns = _HORIZONTAL[code] != 0
+    y, x = np.divmod(corner[turns], stride)
+    return y, x, code[turns]
+
+
+def _pairs(order: NDArray[np.intp]) -> NDArray[np.intp]:
+    partner = np.empty_like(order)
+    partner[order[0::2]], partner[order[1::2]] = order[1::2], order[0::2]
+    return partner
+
+
+def _cycles(following: list[int], starts: list[int]) -> list[list[int]]:
+    """The cycles of a permutation, each from its first element in `starts`."""
+    seen = bytearray(len(following))
+    cycles = []
+    for start in starts:
+        if seen[start]:
+            continue
+        cycle, at = [], start
+        while not seen[at]:
+            seen[at] = 1
+            cycle.append(at)
+            at = following[at]
+        cycles.append(cycle)
+    return cycles

@@ -1,0 +1,160 @@
+"""Outlines of masks: hand-made ones, filled back by definition, and the library against the form without."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from clickmask import native_library, native_pixels, outlines
+from clickmask.mask import mask_box
+from clickmask.outlines import Region, polygons, regions
+from clickmask.view import Box
+
+masks = arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
+
+
+@pytest.fixture(params=["library", "without"], autouse=True)
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the compiled library, and as on a machine where it was not built."""
+    if request.param == "without":
+        monkeypatch.setattr(native_library, "available", lambda: False)
+    elif reason := native_library.unavailable_because():
+        pytest.skip(reason)
+
+
+def picture(text: str) -> np.ndarray:
+    """A mask drawn with # and ."""
+    return np.array([[c == "#" for c in row] for row in text.split()])
+
+
+RING = picture("""
+    ......
+    .####.
+    .#..#.
+    .####.
+    ......
+""")
+
+
+def fill(ring: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Pixels whose centre is inside a ring, by counting its vertical edges to the left (even-odd rule)."""
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    crossings = np.zeros(shape, int)
+    for (x, y), (to_x, to_y) in zip(ring, np.roll(ring, -1, axis=0), strict=True):
+        assert (x == to_x) != (y == to_y), "an edge runs along the grid"
+        if x == to_x:
+            crossings += (columns >= x) & (rows >= min(y, to_y)) & (rows < max(y, to_y))
+    return crossings % 2 == 1
+
+
+def area(ring: np.ndarray) -> float:
+    """Shoelace formula: positive is clockwise on screen."""
+    x, y = ring.astype(float).T
+    return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum()) / 2
+
+
+@pytest.mark.usefixtures("form")
+@given(masks)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_regions_fill_back_to_the_mask_exactly(mask) -> None:
+    found = regions(mask)
+    assert len(found) == cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)[0] - 1
+    back = np.zeros(mask.shape, bool)
+    for outer, holes in found:
+        assert outer.dtype == np.int32
+        assert area(outer) > 0
+        piece = fill(outer, mask.shape)
+        for hole in holes:
+            assert area(hole) < 0
+            emptied = fill(hole, mask.shape)
+            assert piece[emptied].all()
+            piece &= ~emptied
+        assert not (back & piece).any()
+        back |= piece
+    np.testing.assert_array_equal(back, mask)
+
+
+def test_outlines_by_hand() -> None:
+    assert polygons(picture("... .#. ...")) == [[1, 1, 2, 1, 2, 2, 1, 2]]
+    (region,) = regions(RING)
+    assert isinstance(region, Region)
+    assert region.outer.tolist() == [[1, 1], [5, 1], [5, 4], [1, 4]]
+    assert [hole.tolist() for hole in region.holes] == [[[2, 2], [2, 3], [4, 3], [4, 2]]]
+
+
+def test_polygons_have_no_collinear_corners_and_no_holes() -> None:
+    assert polygons(RING) == [[1, 1, 5, 1, 5, 4, 1, 4]]
+    assert polygons(np.ones((50, 70), bool)) == [[0, 0, 70, 0, 70, 50, 0, 50]]
+
+
+def test_polygons_are_the_outer_rings_and_holes_cost_them_no_labelling(monkeypatch) -> None:
+    noise = np.random.default_rng(0).random((90, 70)) > 0.4
+    outer = [region.outer.ravel().tolist() for region in regions(noise)]
+    assert any(region.holes for region in regions(noise))
+    monkeypatch.delattr("cv2.connectedComponents")
+    assert polygons(noise) == outer
+
+
+def test_an_island_in_a_hole_is_a_region_of_its_own() -> None:
+    mask = np.ones((7, 7), bool)
+    mask[1:6, 1:6] = False
+    mask[3, 3] = True
+    outer, island = regions(mask)
+    assert len(outer.holes) == 1
+    assert island.holes == []
+    assert island.outer.tolist() == [[3, 3], [4, 3], [4, 4], [3, 4]]
+
+
+def test_pixels_that_meet_at_a_corner_are_apart() -> None:
+    assert len(regions(picture("#. .#"))) == 2
+
+
+def test_holes_that_meet_at_a_corner_of_the_image_grid() -> None:
+    mask = picture("#### #.## ##.# ####")
+    (region,) = regions(mask)
+    emptied = np.zeros(mask.shape, bool)
+    for hole in region.holes:
+        emptied |= fill(hole, mask.shape)
+    np.testing.assert_array_equal(emptied, ~mask)
+
+
+def test_empty_mask_has_no_outlines() -> None:
+    assert polygons(np.zeros((4, 5), bool)) == []
+    assert regions(np.zeros((4, 5), bool)) == []
+
+
+def test_outlines_of_a_large_disk_are_quick_and_enclose_its_area() -> None:
+    mask = np.zeros((2000, 2000), np.uint8)
+    cv2.circle(mask, (1000, 1000), 900, 1, -1)
+    cv2.circle(mask, (900, 900), 100, 0, -1)
+    (region,) = regions(mask > 0)
+    assert area(region.outer) + sum(area(hole) for hole in region.holes) == mask.sum()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 200), (200, 1), (7, 33), (64, 64), (90, 131)])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.98, 1.0])
+def test_rings_are_the_same_with_and_without_the_library(monkeypatch, shape, share) -> None:
+    if reason := native_library.unavailable_because():
+        pytest.skip(reason)
+    mask = np.random.default_rng(shape[1]).random(shape) < share
+    monkeypatch.setattr(native_pixels, "_CORNERS", 8)  # too few at first
+    found, expected = native_pixels.rings(mask), outlines._rings(mask) if mask.any() else []
+    assert len(found) == len(expected)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_known_box_changes_nothing() -> None:
+    mask = np.zeros((60, 80), np.bool_)
+    mask[10:50, 20:70] = np.random.default_rng(1).random((40, 50)) > 0.4
+    box = mask_box(mask)
+    assert box is not None
+    assert polygons(mask, Box(*box)) == polygons(mask)
+    assert polygons(mask, Box(15, 5, 80, 60)) == polygons(mask)
+    for ours, theirs in zip(regions(mask, Box(*box)), regions(mask), strict=True):
+        np.testing.assert_array_equal(ours.outer, theirs.outer)
+        assert [hole.tolist() for hole in ours.holes] == [hole.tolist() for hole in theirs.holes]
