@@ -66,8 +66,8 @@ class EncodeOnce(nn.Module):
     """A network in two halves; H and W must be multiples of 32, so that every stride divides them.
 
     Args:
-        config: with ``widths`` of the features.
-        decoder: takes those, clicks and previous mask, and gives ``Outputs``.
+        config: with ``widths`` of the decoder.
+        decoder: takes features of those widths, clicks and previous mask, and gives ``Outputs``.
     """
 
     mean = MEAN

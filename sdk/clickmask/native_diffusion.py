@@ -206,8 +206,14 @@ class Affinity:
             )
         if clicks.ndim != 2 or clicks.shape[1] != 3 or clicks.dtype != np.float32:
             raise InvalidInputError(f"clicks: expected (M, 3) float32, got {clicks.shape} {clicks.dtype}.")
+        if out is not None and not (
+            out.shape == self._shape and out.dtype == np.float32 and out.flags.carray
+        ):
+            raise InvalidInputError(
+                f"out: expected {self._shape} float32, C-contiguous, got {out.shape} {out.dtype}."
+            )
         logits, clicks = np.ascontiguousarray(logits), np.ascontiguousarray(clicks)
-        result = np.empty_like(logits) if out is None else out
+        result = np.empty(self._shape, np.float32) if out is None else out
         check(
             library().clickmask_diffuse(
                 self._handle,

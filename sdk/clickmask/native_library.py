@@ -17,7 +17,7 @@ _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 _LIBRARY = Path(__file__).with_name(("" if sys.platform == "win32" else "lib") + "clickmask_native" + _SUFFIX)
 _NOT_FINITE = 4
 _PROBLEMS = {
-    1: "an argument of the wrong kind",
+    1: "an argument of the wrong kind or size",
     2: "options or an instruction set that it does not have",
     3: "not enough memory",
 }
@@ -58,9 +58,7 @@ def check(status: int) -> None:
     if status == _NOT_FINITE:
         raise BackendError("native Pixel Diffusion: expected finite logits, got NaN or infinity.")
     if status:
-        raise BackendUnavailableError(
-            f"native library: {_PROBLEMS.get(status, status)}; use the graph form of Pixel Diffusion."
-        )
+        raise BackendUnavailableError(f"native library: {_PROBLEMS.get(status, status)}.")
 
 
 @functools.cache
@@ -72,7 +70,7 @@ def library() -> ctypes.CDLL:
     """
     if not _LIBRARY.is_file():
         raise BackendUnavailableError(
-            f"native Pixel Diffusion: expected {_LIBRARY.name} in {_LIBRARY.parent}, got none; where cmake "
+            f"native library: expected {_LIBRARY.name} in {_LIBRARY.parent}, got none; where cmake "
             "and a C++ compiler are installed, installing clickmask from source builds it."
         )
     try:
@@ -80,11 +78,11 @@ def library() -> ctypes.CDLL:
         abi = loaded.clickmask_abi()
     except (OSError, AttributeError) as exc:
         raise BackendUnavailableError(
-            f"native Pixel Diffusion: {_LIBRARY} does not load: {exc}; reinstall clickmask."
+            f"native library: {_LIBRARY} does not load: {exc}; reinstall clickmask."
         ) from exc
     if abi != _ABI:
         raise BackendUnavailableError(
-            f"native Pixel Diffusion: expected version {_ABI} of {_LIBRARY}, got {abi}; reinstall clickmask."
+            f"native library: expected version {_ABI} of {_LIBRARY}, got {abi}; reinstall clickmask."
         )
     _declare(loaded)
     return loaded

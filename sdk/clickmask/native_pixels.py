@@ -39,7 +39,7 @@ def area_mean(
 
 def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """1 / (1 + exp(-x)) of finite float32 logits of any shape."""
-    logits = np.ascontiguousarray(logits)
+    logits = np.ascontiguousarray(logits, np.float32)
     result = np.empty_like(logits)
     check(library().clickmask_sigmoid(logits.ctypes.data, logits.size, result.ctypes.data))
     return result
@@ -69,7 +69,7 @@ def paint(
     """
     if mask is not None and mask.shape != shape:
         raise ValueError(f"mask: expected shape {shape}, got {mask.shape}")
-    values = np.ascontiguousarray(values)
+    values = np.ascontiguousarray(values, np.float32)
     box = np.zeros(4, np.int32)
     where = (None, 0) if mask is None else (mask.ctypes.data, mask.strides[0])
     check(
@@ -102,7 +102,9 @@ def rings(mask: NDArray[np.bool_]) -> list[NDArray[np.int32]]:
             )
         )
         if counts[0] <= capacity:
-            return np.split(corners[: counts[0]], ends[: counts[1] - 1]) if counts[0] else []
+            # A copy, since rings are views: one that is kept would keep all of the room.
+            found = corners[: counts[0]].copy()
+            return np.split(found, ends[: counts[1] - 1]) if counts[0] else []
         capacity = int(counts[0])
 
 

@@ -56,7 +56,7 @@ def regions(mask: Mask, box: Box | None = None) -> list[Region]:
 
     Args:
         mask: (H, W) bool.
-        box: holds the whole object, where it is known: only that part is looked at.
+        box: holds the whole object, where it is known: outlines are looked for there only.
 
     Returns:
         Regions in the order of their top row; [] for an empty mask. Filling the outer rings by the even-odd

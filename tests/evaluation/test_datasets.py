@@ -129,7 +129,7 @@ def test_objects_of_one_image_or_video_are_one_group(tmp_path: Path) -> None:
     assert {sample.group for sample in read_dataset(tmp_path)} == {"12003.jpg"}
 
 
-@pytest.mark.parametrize("kind", ["palette", "grey levels"])
+@pytest.mark.parametrize("kind", ["palette", "grey levels", "colours"])
 def test_masks_of_ones_own_may_number_their_objects(kind: str, tmp_path: Path) -> None:
     save(tmp_path / "images/mine.jpg", photo(OBJECT))
     save(tmp_path / "images/other.png", photo(OTHER))
@@ -137,6 +137,8 @@ def test_masks_of_ones_own_may_number_their_objects(kind: str, tmp_path: Path) -
     if kind == "palette":
         picture = picture.convert("P")
         picture.putpalette([0, 0, 0, 31, 119, 180, 255, 255, 255])  # a bright blue; a white beside it
+    if kind == "colours":
+        picture = picture.convert("RGB")
     (tmp_path / "masks").mkdir()
     picture.save(tmp_path / "masks/mine.png")
     Image.fromarray(OTHER).save(tmp_path / "masks/other.png")  # one bit a pixel, white on black
@@ -144,6 +146,14 @@ def test_masks_of_ones_own_may_number_their_objects(kind: str, tmp_path: Path) -
     assert [sample.name for sample in samples] == ["mine#1", "mine#2", "other"]
     for sample, truth in zip(samples, (OBJECT, OTHER, OTHER), strict=True):
         np.testing.assert_array_equal(sample.truth()[0], truth)
+
+
+def test_a_mask_that_is_no_picture_is_named(tmp_path: Path) -> None:
+    save(tmp_path / "images/mine.jpg", photo(OBJECT))
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks/mine.png").write_bytes(b"no picture")
+    with pytest.raises(InvalidInputError, match=r"mine\.png: expected a readable mask"):
+        read_dataset(tmp_path)
 
 
 def test_a_black_and_white_palette_is_a_picture_not_numbers(tmp_path: Path) -> None:

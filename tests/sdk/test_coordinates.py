@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -120,3 +122,14 @@ def test_worked_example_of_the_documentation() -> None:
     assert start + step * 255 == pytest.approx(299)
     assert (299 - start) / step == pytest.approx(255)
     assert View(box, 256, "squash").to_network(299, 139) == pytest.approx((254.86, 254.22))
+
+
+def test_the_code_of_the_page_runs_and_says_what_it_gives() -> None:
+    text = (Path(__file__).parents[2] / "docs/coordinates.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    names: dict[str, object] = {}
+    exec(code, names)  # noqa: S102 - our own document
+    promised = re.findall(r"^(view\..*?)  # (\(.*\))$", code, flags=re.MULTILINE)
+    assert len(promised) == 3
+    for expression, value in promised:
+        assert eval(expression, names) == pytest.approx(eval(value), abs=0.01)  # noqa: S307

@@ -158,3 +158,15 @@ def test_a_known_box_changes_nothing() -> None:
     for ours, theirs in zip(regions(mask, Box(*box)), regions(mask), strict=True):
         np.testing.assert_array_equal(ours.outer, theirs.outer)
         assert [hole.tolist() for hole in ours.holes] == [hole.tolist() for hole in theirs.holes]
+
+
+@pytest.mark.skipif(not native_library.available(), reason="the native library is not built")
+def test_a_strip_wider_than_any_network_input_has_outlines_and_paint() -> None:
+    strip = np.zeros((2, 40_000), np.bool_)
+    strip[:, 35_000:] = True
+    (ring,) = native_pixels.rings(strip)
+    assert sorted(map(tuple, ring.tolist())) == [(35_000, 0), (35_000, 2), (40_000, 0), (40_000, 2)]
+    painted = np.zeros((2, 40_000), np.bool_)
+    values = np.array([[-1.0, 1.0]], np.float32)
+    box = native_pixels.paint(values, 0.0, painted.shape, (0.5, 2 / 40_000), 0.5, painted)
+    assert box == (20_000, 0, 40_000, 2)

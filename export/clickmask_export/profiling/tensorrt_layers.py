@@ -54,7 +54,7 @@ def profile_engines(
     profile = next(i for i, p in enumerate(artefact.engine.profiles) if p.takes(size, 1))
     found = {}
     with cuda.current():
-        brings_code = artefact.engine is not None and artefact.engine.lean_runtime_inside
+        brings_code = artefact.engine.lean_runtime_inside
         loader = EngineLoader(trt, trust_host_code=trust_host_code and brings_code)
         for graph in graphs:
             engine = loader.load(bundle.read(artefact.files[graph]))

@@ -88,7 +88,7 @@ def diffuse(
     Raises:
         BackendError: Logits that are not finite.
     """
-    result = np.empty_like(logits)
+    result = np.empty(logits.shape, np.float32)
     for affinity, plane, rows, out in zip(weights, logits, clicks, result, strict=True):
         affinity.diffuse(plane[0], rows, threads, out[0])
     return result

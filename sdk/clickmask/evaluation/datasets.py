@@ -17,6 +17,7 @@ from clickmask.evaluation.truths import (
     IGNORED,
     CocoTruth,
     ColourTruth,
+    DrawnTruth,
     IndexedTruth,
     SbdTruth,
     TrimapTruth,
@@ -166,7 +167,7 @@ def _drawn(mask: Path) -> dict[str, Truth]:
     numbers, numbered = read_drawn(mask)
     if not numbered:
         return {"": TrimapTruth(mask)}
-    return {f"#{i}": IndexedTruth(mask, int(i)) for i in np.unique(numbers) if 0 < i < IGNORED}
+    return {f"#{i}": DrawnTruth(mask, int(i)) for i in np.unique(numbers) if 0 < i < IGNORED}
 
 
 def _files(folder: Path) -> list[Path]:

@@ -62,6 +62,23 @@ class IndexedTruth:
 
 
 @dataclass(frozen=True)
+class DrawnTruth:
+    """One object of a mask that numbers several, in a folder of one's own; see `read_drawn`."""
+
+    path: Path
+    instance: int
+
+    def read(self) -> Masks:
+        """See `Truth`."""
+        numbers, _ = read_drawn(self.path)
+        return numbers == self.instance, numbers == IGNORED
+
+    def content(self) -> bytes:
+        """See `Truth`."""
+        return read_bytes(self.path)
+
+
+@dataclass(frozen=True)
 class TrimapTruth:
     """A grey picture: above 128 object, 128 ignored, below background (GrabCut, Berkeley)."""
 
@@ -146,14 +163,12 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         from PIL import Image
     except ImportError as error:
-        raise InvalidInputError(
-            'reading indexed masks needs Pillow: pip install "clickmask[evaluation]"'
-        ) from error
+        raise InvalidInputError('reading masks needs Pillow: pip install "clickmask[evaluation]"') from error
     try:
         with Image.open(path) as file:
             yield file
     except OSError as error:
-        raise InvalidInputError(f"{path}: expected a readable indexed PNG, got: {error}") from error
+        raise InvalidInputError(f"{path}: expected a readable mask, got: {error}") from error
 
 
 def read_drawn(path: Path) -> tuple[NDArray[np.uint8], bool]:

@@ -48,7 +48,7 @@ typedef struct clickmask_diffusion_options {
 
 enum clickmask_status {
   CLICKMASK_OK = 0,
-  CLICKMASK_INVALID = 1,       /* a null pointer, a side or a count that is not positive */
+  CLICKMASK_INVALID = 1,       /* a null pointer, a side or a count that is not positive, or a side too large */
   CLICKMASK_UNSUPPORTED = 2,   /* options or instruction set that this library does not have */
   CLICKMASK_OUT_OF_MEMORY = 3,
   CLICKMASK_NOT_FINITE = 4,    /* a logit is NaN or infinite */

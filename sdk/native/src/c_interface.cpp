@@ -1,5 +1,7 @@
 // The C interface: checks arguments, turns exceptions into codes.
 #include <algorithm>
+#include <cmath>
+#include <cstdint>
 #include <new>
 
 #include "area_mean.h"
@@ -16,6 +18,8 @@ struct clickmask_affinity {
 };
 
 namespace {
+
+constexpr int kPictureSide = 1 << 20;  // of a picture; larger than any input of a network
 
 int threads_or_all(int threads) { return threads > 0 ? threads : usable_cores(); }
 
@@ -62,7 +66,7 @@ void clickmask_affinity_free(clickmask_affinity *affinity) { delete affinity; }
 int clickmask_area_mean(const uint8_t *pixels, ptrdiff_t stride, int height, int width, int rows, int columns,
                         int threads, const char *instruction_set, float *planes, ptrdiff_t row_stride,
                         ptrdiff_t plane_stride) {
-  if (pixels == nullptr || planes == nullptr || !is_size(height, width)) return CLICKMASK_INVALID;
+  if (pixels == nullptr || planes == nullptr || !is_size(height, width, kPictureSide)) return CLICKMASK_INVALID;
   if (rows < 1 || columns < 1 || rows > height || columns > width) return CLICKMASK_INVALID;
   const Kernels *kernels = find_kernels(instruction_set);
   if (kernels == nullptr) return CLICKMASK_UNSUPPORTED;
@@ -84,7 +88,8 @@ int clickmask_sigmoid(const float *logits, int count, float *result) {
 int clickmask_paint(const float *values, int height, int width, float limit, double row_step, double column_step,
                     double centre, int mask_height, int mask_width, uint8_t *mask, ptrdiff_t stride, int32_t *box) {
   if (values == nullptr || box == nullptr || !(row_step >= 0) || !(column_step >= 0)) return CLICKMASK_INVALID;
-  if (!is_size(height, width) || !is_size(mask_height, mask_width)) return CLICKMASK_INVALID;
+  if (!std::isfinite(row_step) || !std::isfinite(column_step) || !std::isfinite(centre)) return CLICKMASK_INVALID;
+  if (!is_size(height, width) || !is_size(mask_height, mask_width, kPictureSide)) return CLICKMASK_INVALID;
   try {
     const PaintedBox painted = paint({values, height, width, limit},
                                      {row_step, column_step, centre, mask_height, mask_width}, mask, stride);
@@ -99,9 +104,10 @@ int clickmask_paint(const float *values, int height, int width, float limit, dou
 int clickmask_outlines(const uint8_t *mask, ptrdiff_t stride, int height, int width, int32_t capacity,
                        int32_t *corners, int32_t *ends, int32_t *counts) {
   if (mask == nullptr || corners == nullptr || ends == nullptr || counts == nullptr) return CLICKMASK_INVALID;
-  if (!is_size(height, width)) return CLICKMASK_INVALID;
+  if (!is_size(height, width, kPictureSide)) return CLICKMASK_INVALID;
   try {
     const Outlines found = outlines_of(mask, stride, height, width);
+    if (found.corners.size() / 2 > INT32_MAX) return CLICKMASK_OUT_OF_MEMORY;
     counts[0] = static_cast<int32_t>(found.corners.size() / 2);
     counts[1] = static_cast<int32_t>(found.ends.size());
     if (counts[0] > capacity) return CLICKMASK_OK;

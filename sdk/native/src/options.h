@@ -17,7 +17,6 @@ inline bool is_supported(const clickmask_diffusion_options &o) {
          o.iterations <= 1000;
 }
 
-inline bool is_size(int height, int width) {
-  constexpr int most = 1 << 15;
+inline bool is_size(int height, int width, int most = 1 << 15) {
   return height >= 1 && width >= 1 && height <= most && width <= most;
 }
