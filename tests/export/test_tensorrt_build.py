@@ -8,6 +8,7 @@ import re
 import signal
 import threading
 import time
+from collections.abc import Iterator
 
 import builder_double
 import onnx
@@ -198,6 +199,15 @@ def test_phases_may_come_from_several_threads_and_end_early():
     assert phases.failure is None
 
 
+@pytest.fixture
+def terminal() -> Iterator[None]:
+    """Ctrl-C is heard, as at a terminal; a shell's background jobs are started deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("terminal")
 def test_ctrl_c_ends_the_build_at_its_next_step_and_keeps_nothing(build, tmp_path):
     trt, seen = fake_tensorrt(), []
 
@@ -219,6 +229,7 @@ def test_ctrl_c_ends_the_build_at_its_next_step_and_keeps_nothing(build, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("terminal")
 def test_work_that_cannot_be_interrupted_at_once_is_waited_for():
     """TensorRT's thread must never be left behind: what it uses would go away under it."""
     cancelled, ended = threading.Event(), threading.Event()
