@@ -49,7 +49,7 @@ class Pixels(Protocol):
 class HostPixels:
     """An image in host memory; the `Pixels` of a NumPy array."""
 
-    def __init__(self, image: NDArray[np.uint8], pad: Sequence[float], threshold: float = 0.5) -> None:
+    def __init__(self, image: NDArray[np.uint8], pad: Sequence[float], threshold: float) -> None:
         """See `image.as_rgb`; pad: RGB of the padding, each in [0, 1]; threshold: of the mask, in (0, 1)."""
         self._image, self._pad, self._threshold = as_rgb(image), pad, threshold
         self.image_size = image_size(self._image)

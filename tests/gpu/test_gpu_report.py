@@ -139,7 +139,10 @@ def test_device_names_become_file_names() -> None:
 
 def test_crops_and_masks_are_timed_wherever_pixels_are() -> None:
     photo = np.zeros((60, 80, 3), np.uint8)
-    places = {"here": HostPixels(photo, (0.5, 0.5, 0.5)), "there": HostPixels(photo, (0.5, 0.5, 0.5))}
+    places = {
+        "here": HostPixels(photo, (0.5, 0.5, 0.5), 0.5),
+        "there": HostPixels(photo, (0.5, 0.5, 0.5), 0.5),
+    }
 
     times = measure_pixels(places, View(Box(0, 0, 80, 60), 64), rounds=3)
 

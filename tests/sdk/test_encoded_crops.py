@@ -30,7 +30,7 @@ def view(x0: int = 0) -> View:
 
 def new_crops(budget: int = 1 << 30) -> tuple[EncodedCrops, ImageCrops, RecordingBackend]:
     shared, backend = EncodedCrops(budget), RecordingBackend(fake_manifest())
-    return shared, shared.image(backend, HostPixels(make_image(120, 64), PAD)), backend
+    return shared, shared.image(backend, HostPixels(make_image(120, 64), PAD, 0.5)), backend
 
 
 def test_a_crop_is_encoded_once() -> None:
@@ -44,7 +44,7 @@ def test_a_crop_is_encoded_once() -> None:
 def test_each_image_and_network_has_its_own() -> None:
     shared, crops, backend = new_crops()
     backend.manifest = fake_manifest(local_network=True)
-    other = shared.image(backend, HostPixels(make_image(120, 64, seed=1), PAD))
+    other = shared.image(backend, HostPixels(make_image(120, 64, seed=1), PAD, 0.5))
     four = [one.features(view(), local) for one in (crops, other) for local in (False, True)]
     assert len({id(features) for features in four}) == 4
     assert [features.graph for features in four] == ["network", "local_network"] * 2
@@ -55,7 +55,7 @@ def test_each_image_and_network_has_its_own() -> None:
 def test_bytes_are_those_of_the_arrays(encodes_once: bool) -> None:
     shared = EncodedCrops()
     backend = RecordingBackend(fake_manifest(encodes_once=encodes_once))
-    crops = shared.image(backend, HostPixels(make_image(120, 64), PAD))
+    crops = shared.image(backend, HostPixels(make_image(120, 64), PAD, 0.5))
     crops.features(view())
     assert shared.nbytes == ENTRY + (ENTRY // 16 if encodes_once else 0)  # a feature at stride 4
 
@@ -72,7 +72,7 @@ def test_device_arrays_without_a_byte_count_are_counted_by_shape_and_dtype() -> 
 
 def test_least_recently_used_go_first_and_the_budget_holds() -> None:
     shared, crops, backend = new_crops(3 * ENTRY)
-    other = shared.image(backend, HostPixels(make_image(120, 64, seed=1), PAD))
+    other = shared.image(backend, HostPixels(make_image(120, 64, seed=1), PAD, 0.5))
     crops.features(view(0))
     other.features(view(0))
     crops.features(view(1))

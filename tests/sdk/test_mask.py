@@ -7,25 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from pictures import RING, picture
 
 from clickmask.errors import InvalidInputError
 from clickmask.mask import as_mask, mask_box, rle, rle_decode
 
 masks = arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
-
-
-def picture(text: str) -> np.ndarray:
-    """A mask drawn with # and ."""
-    return np.array([[c == "#" for c in row] for row in text.split()])
-
-
-RING = picture("""
-    ......
-    .####.
-    .#..#.
-    .####.
-    ......
-""")
 
 
 def compress_reference(counts: list[int]) -> str:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from pictures import RING, picture
 
 from clickmask import native_library, native_pixels, outlines
 from clickmask.mask import mask_box
@@ -24,20 +25,6 @@ def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(native_library, "available", lambda: False)
     elif reason := native_library.unavailable_because():
         pytest.skip(reason)
-
-
-def picture(text: str) -> np.ndarray:
-    """A mask drawn with # and ."""
-    return np.array([[c == "#" for c in row] for row in text.split()])
-
-
-RING = picture("""
-    ......
-    .####.
-    .#..#.
-    .####.
-    ......
-""")
 
 
 def fill(ring: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
