@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv/bin
 DATA ?= ../shared/data
 
-.PHONY: demo test check accuracy parity native bench test-gpu clean
+.PHONY: demo test check accuracy parity native native-arm bench test-gpu clean
 
 # Everything below needs the environment; it is made once and again when its inputs change.
 .venv/ready: pyproject.toml constraints.txt
@@ -40,6 +40,11 @@ native: build/native/CMakeCache.txt  ## the compiled Pixel Diffusion beside the 
 	cmake --build build/native --parallel 2
 	cmake --install build/native --prefix sdk/clickmask --component library
 	ctest --test-dir build/native --output-on-failure
+
+native-arm:  ## the same for 64-bit Arm, its ctest under qemu (Debian: g++-aarch64-linux-gnu qemu-user-static)
+	cmake -S . -B build/aarch64 -DCMAKE_TOOLCHAIN_FILE=sdk/native/cmake/aarch64-linux.cmake
+	cmake --build build/aarch64 --parallel 2
+	ctest --test-dir build/aarch64 --output-on-failure
 
 bench: .venv/ready native  ## docs/benchmarks/cpu.md: the default bundle on this CPU, side by side; ten quiet minutes
 	$(VENV)/python export/benchmark_cpu.py --json out/bench/cpu.json --output docs/benchmarks/cpu.md \

@@ -26,6 +26,7 @@ from clickmask_export.profiling import cpu_page, scenes  # noqa: E402
 from clickmask_export.profiling.around import measure_around  # noqa: E402
 from clickmask_export.profiling.clicks import measure_clicks  # noqa: E402
 from clickmask_export.profiling.cold_start import measure_cold_start  # noqa: E402
+from clickmask_export.profiling.control import Control  # noqa: E402
 from clickmask_export.profiling.diffusion_forms import measure_diffusion  # noqa: E402
 from clickmask_export.profiling.eager import EagerBackend  # noqa: E402
 from clickmask_export.profiling.machine import load, machine_facts  # noqa: E402
@@ -34,6 +35,7 @@ from clickmask_export.profiling.subject import How, Subject, open_subject, subje
 from clickmask_export.progress import Progress  # noqa: E402
 
 _CHECKPOINT = _ROOT / "engines/default.safetensors"
+_SIZE, _CONTROL_MS = 384, 10.0  # what the goals for a person's clicks are for
 
 
 def main() -> int:
@@ -95,11 +97,18 @@ def _around(default: Subject, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _paced(default: Subject, options: argparse.Namespace) -> list[dict[str, Any]]:
-    if options.quick:
-        return [measure_paced(default, scenes.scenes()[:1], 0.1, 2)]
-    objects = scenes.scenes()
-    runs = [measure_paced(default, objects, pace, clicks=10) for pace in (1.0, 0.3)]
-    return [*runs, measure_paced(default, objects, 0.3, clicks=10, prefetch=False)]
+    """At one size, for which the goals are, and at those that the bundle chooses."""
+    objects, clicks = (scenes.scenes()[:1], 2) if options.quick else (scenes.scenes(), 10)
+    fast = objects[:8]
+    second, third = (0.1, 0.1) if options.quick else (1.0, 0.3)
+    with Control(options.threads, _CONTROL_MS) as control:
+        goal = measure_paced(default, objects, second, clicks, size=_SIZE, control=control.run)
+    return [
+        goal,
+        measure_paced(default, objects, second, clicks),
+        measure_paced(default, fast, third, clicks),
+        measure_paced(default, fast, third, clicks, prefetch=False),
+    ]
 
 
 def _clicks(default: Subject, options: argparse.Namespace, progress: Progress) -> dict[str, Any]:

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import argparse
 import copy
-import platform
-import statistics
 import sys
-import time
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -29,7 +26,12 @@ for _room in ("export", "models", "sdk"):  # a clone works without being install
 from clickmask.backends.click_rows import by_label  # noqa: E402
 from clickmask.backends.onnxruntime import session_options  # noqa: E402
 from clickmask.encode import click_slots  # noqa: E402
+from clickmask.whole_files import write_whole  # noqa: E402
 from clickmask_export.onnx_graph import OPSET, quiet  # noqa: E402
+from clickmask_export.profiling.figures import summary  # noqa: E402
+from clickmask_export.profiling.machine import load, machine_facts  # noqa: E402
+from clickmask_export.profiling.pages import cell, paragraph, written  # noqa: E402
+from clickmask_export.profiling.turns import take_turns  # noqa: E402
 from clickmask_models.click_maps import ClickMapConfig, click_maps  # noqa: E402
 from clickmask_models.feature_diffusion import FeatureDiffusion, FeatureDiffusionConfig  # noqa: E402
 
@@ -41,8 +43,9 @@ _TEXT = """\
 
 `build_engine.py --fdm sparse` against the dense form: the whole module (auxiliary head, projections, both
 branches) at {positions} positions of {channels} channels, as at 512 px and stride 8, its affinities with a
-standard deviation of {spread:g}. ONNX Runtime {runtime}, {threads} threads, {machine}; both forms in turn,
-{rounds} rounds, in one process. Written by `python export/benchmark_fdm.py --threads {threads}`.
+standard deviation of {spread:g}. Both forms in ONNX Runtime, in turn, {rounds} rounds, in one process.
+
+{written}
 
 Half of the clicks are positive, at random places. Keys of the sparse form are, for each branch, the cells of
 the 9 x 9 windows around the rows of its own clicks (1, 2, 3, 4, 6, 8, ... of either label, as many as the
@@ -74,11 +77,11 @@ class _Block(nn.Module):
 
 
 class _Row(NamedTuple):
-    """Milliseconds of each round and largest error, of the dense form and of the sparse one."""
+    """`summary` of the milliseconds, and largest error, of the dense form and of the sparse one."""
 
     clicks: int
     rows: int
-    times: tuple[list[float], list[float]]
+    times: list[dict[str, Any]]
     errors: tuple[float, float]
 
 
@@ -88,21 +91,20 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=_ROOT / "docs/benchmarks/fdm.md")
     parser.add_argument("--threads", type=int, default=2, help="of ONNX Runtime")
     parser.add_argument("--rounds", type=int, default=30)
-    options = parser.parse_args()
+    options, machine = parser.parse_args(), machine_facts()
     block, sessions = _make(options.threads)
     x = torch.randn(1, _CHANNELS, _SIDE, _SIDE, generator=torch.Generator().manual_seed(0))
     rows = [_measure(sessions, block, x, count, options.rounds) for count in _CLICKS]
+    machine["load_average_after"] = load()
     text = _TEXT.format(
         positions=_SIDE**2,
         channels=_CHANNELS,
         spread=_SPREAD,
-        runtime=onnxruntime.__version__,
-        threads=options.threads,
-        machine=platform.machine(),
         rounds=options.rounds,
+        written="\n".join(paragraph(written("python export/benchmark_fdm.py", options.threads, machine))),
         rows="\n".join(map(_line, rows)),
     )
-    options.output.write_text(text, encoding="utf-8")
+    write_whole(options.output, text.encode())
     return 0
 
 
@@ -146,14 +148,10 @@ def _measure(
     ]
     exact = _exact(block.module, x, clicks)
     errors = [np.abs(run()[0] - x.numpy() - exact).max() for run in runs]
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(rounds):
-        for run, found in zip(runs, times, strict=True):
-            begin = time.perf_counter()
-            run()
-            found.append(1000 * (time.perf_counter() - begin))
+    times = take_turns(dict(zip(("dense", "sparse"), runs, strict=True)), rounds)
     size = np.sqrt(np.square(exact).mean())
-    return _Row(count, apart.shape[2], times, (errors[0] / size, errors[1] / size))
+    figures = [summary(found) for found in times.values()]
+    return _Row(count, apart.shape[2], figures, (errors[0] / size, errors[1] / size))
 
 
 def _exact(module: FeatureDiffusion, x: Tensor, clicks: Tensor) -> np.ndarray:
@@ -173,12 +171,9 @@ def _exact(module: FeatureDiffusion, x: Tensor, clicks: Tensor) -> np.ndarray:
 
 
 def _line(row: _Row) -> str:
-    dense, sparse = (f"{statistics.median(times):.1f} ({min(times):.1f})" for times in row.times)
-    ratio = statistics.median(row.times[0]) / statistics.median(row.times[1])
-    errors = " | ".join(f"{error:.1e}" for error in row.errors)
-    return (
-        f"| {row.clicks} | {row.rows} | {81 * row.rows + 1} | {dense} | {sparse} | {ratio:.1f} | {errors} |"
-    )
+    ratio = row.times[0]["p50"] / row.times[1]["p50"]
+    cells = [str(row.clicks), str(row.rows), str(81 * row.rows + 1), *map(cell, row.times), f"{ratio:.1f}"]
+    return f"| {' | '.join([*cells, *(f'{error:.1e}' for error in row.errors)])} |"
 
 
 if __name__ == "__main__":

@@ -103,6 +103,32 @@ def test_nothing_imports_training_or_export() -> None:
             assert not foreign, f"{path.relative_to(ROOT)} imports {foreign}"
 
 
+# What making and using a session takes; a bundle, its runtime and JSON come with Segmenter.load.
+AT_IMPORT = """
+canvas clicks crop encode encoded_crops errors history image mask native_library native_pixels outlines paste
+pixels predictor prefetch segmenter session state view
+"""
+# Of the standard library, what costs more than a millisecond and only files and JSON need.
+LATER = "argparse concurrent hashlib json logging pathlib subprocess tempfile urllib"
+
+
+def test_importing_clickmask_takes_little_more_than_numpy_and_opencv_do() -> None:
+    script = """
+import sys
+import cv2, numpy, numpy.typing
+before = set(sys.modules)
+import clickmask
+print(*sorted(set(sys.modules) - before))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert {name for name in loaded if name.split(".")[0] == "clickmask"} == {
+        "clickmask",
+        *(f"clickmask.{name}" for name in AT_IMPORT.split()),
+    }
+    assert not {name.split(".")[0] for name in loaded} & set(LATER.split())
+
+
 def test_every_run_time_module_imports_with_the_heavy_packages_blocked() -> None:
     modules = [
         "clickmask"

@@ -27,7 +27,8 @@ from clickmask_export.onnx_runs import Feeds, run_session, session_of
 from clickmask_export.parity_cases import Case
 
 MEAN_IOU, WORST_IOU = 0.95, 0.75
-NEEDED = f"a mean IoU of {MEAN_IOU} and {WORST_IOU} on each"
+MARGIN = 0.01
+"""So much better must a form be to be chosen: its artefact is judged anew, by torch, with Pixel Diffusion."""
 
 Array = NDArray[np.float32]
 
@@ -39,12 +40,17 @@ class Agreement:
     mean: float
     worst: float
 
-    @property
-    def passes(self) -> bool:
-        return self.mean >= MEAN_IOU and self.worst >= WORST_IOU
+    def passes(self, margin: float = 0.0) -> bool:
+        """Whether it is good enough, with something to spare."""
+        return self.mean >= MEAN_IOU + margin and self.worst >= WORST_IOU + margin
 
     def __str__(self) -> str:
         return f"mean {self.mean:.3f}, worst {self.worst:.3f}"
+
+
+def needed(margin: float = 0.0) -> str:
+    """What passes, in words."""
+    return f"a mean IoU of {MEAN_IOU + margin:.2f} and {WORST_IOU + margin:.2f} on each"
 
 
 def compare_graphs(
@@ -99,10 +105,10 @@ def compare_int8(
     ious, flips, errors = zip(*rows, strict=True)
     found = Agreement(float(np.mean(ious)), min(ious))
     # The mean says nothing of a single photograph.
-    if found.worst < WORST_IOU or (len(cases) > 1 and not found.passes):
+    if found.worst < WORST_IOU or (len(cases) > 1 and not found.passes()):
         raise VerificationError(
             f"{backend.name} int8 differs from torch on the photographs held back: the masks' IoU is "
-            f"{found}, {NEEDED} are needed"
+            f"{found}, {needed()} are needed"
         )
     kind = cases[0].kind
     return {

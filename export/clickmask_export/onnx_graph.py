@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import logging
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -116,8 +117,8 @@ def _path(scopes: list[str]) -> list[str]:
 def _name_dimensions(model: onnx.GraphProto, graph: Graph) -> None:
     """Gives symbolic dimensions the specification's names, and keeps the shapes between that these describe.
 
-    A runtime fuses a sum into the convolution before it where it sees that both summands have one shape;
-    ONNX's own inference does not follow symbolic sizes through a convolution.
+    Where a runtime sees that two values have one shape, it fuses a sum into the convolution before it and
+    draws clicks without a copy of the planes; ONNX's own inference does not follow symbolic sizes so far.
     """
     names: dict[str, str] = {}
     for values, specs in ((model.input, graph.spec.inputs), (model.output, graph.spec.outputs)):
@@ -134,13 +135,22 @@ def _name_dimensions(model: onnx.GraphProto, graph: Graph) -> None:
 
 
 def _rename(value: onnx.ValueInfoProto, names: dict[str, str]) -> bool:
-    """Renames the symbolic dimensions of a value; whether it has any, and each has a name."""
+    """Renames the symbolic dimensions of a value; whether it has any, and each is made of names alone."""
     symbolic = [d for d in value.type.tensor_type.shape.dim if d.HasField("dim_param")]
-    if not symbolic or any(dimension.dim_param not in names for dimension in symbolic):
-        return False
     for dimension in symbolic:
-        dimension.dim_param = names[dimension.dim_param]
-    return True
+        dimension.dim_param = _renamed(dimension.dim_param, names)
+    words = {word for d in symbolic for word in re.findall(r"[A-Za-z]\w*", d.dim_param)}
+    return bool(symbolic) and words <= {"B", "M", "S"}
+
+
+def _renamed(extent: str, names: dict[str, str]) -> str:
+    """'3072*s81**2' -> '3072*(S/32)**2', where ``names`` has '32*s81': 'S'."""
+    if extent in names:
+        return names[extent]
+    for known, name in sorted(names.items(), key=lambda item: len(item[1])):
+        factor, _, symbol = known.rpartition("*")
+        extent = re.sub(rf"\b{symbol}\b", f"({name}/{factor})" if factor else name, extent)
+    return extent
 
 
 def _strip(model: onnx.ModelProto) -> None:

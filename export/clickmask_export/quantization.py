@@ -31,7 +31,7 @@ from clickmask.manifest import InputSpec
 from clickmask_export.bisect import relative_error
 from clickmask_export.calibration import Calibration, Photo, clicks_in, square
 from clickmask_export.errors import BuildError, VerificationError
-from clickmask_export.int8_gate import NEEDED, compare_graphs
+from clickmask_export.int8_gate import MARGIN, compare_graphs, needed
 from clickmask_export.onnx_runs import Feeds, run_session, session_of
 from clickmask_export.progress import Progress
 
@@ -81,12 +81,12 @@ def quantised(
                 }
                 found = compare_graphs(networks, made, calibration.held, spec, threshold)
             progress.note(f"the masks' IoU with float32: {found}")
-            if found.passes:
+            if found.passes(MARGIN):
                 return {**models, **made}
     raise VerificationError(
         f"int8 costs too much on the {len(calibration.held)} photographs that were held back: {found} with "
-        f"{LEFT_OUT[-1]:.0%} of the convolutions left in float32, and {NEEDED} are needed; use more "
-        "photographs like those the network will see, or --precision fp16 or fp32"
+        f"{LEFT_OUT[-1]:.0%} of the convolutions left in float32, and {needed(MARGIN)} are needed; use "
+        "more photographs like those the network will see, or --precision fp16 or fp32"
     )
 
 

@@ -32,7 +32,7 @@ DEFAULT = "encode_once_mobilenet_v2"
 class Crop:
     """The crop policy, field by field as in a bundle's manifest (``clickmask.crop.CropPolicy`` explains)."""
 
-    kind: Literal["paper", "fbrs", "global_to_local", "none"]
+    kind: Literal["paper", "fbrs", "stable", "global_to_local", "none"]
     start_click: int
     expansion: float
     min_size: int
@@ -112,7 +112,7 @@ _ENCODE_ONCE = Preset(
         sizes=(256, 384, 512, 608),
         fit="letterbox",
         coordinates="half_pixel",
-        crop=Crop("fbrs", start_click=2, expansion=1.4, min_size=64, min_fraction=0.35, hysteresis_iou=0.5),
+        crop=Crop("stable", start_click=2, expansion=1.3, min_size=64, min_fraction=0.35, hysteresis_iou=0.3),
         flip_averaging=False,
         threshold=0.5,
     ),

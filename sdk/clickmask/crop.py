@@ -25,8 +25,9 @@ class CropPolicy:
 
     Attributes:
         kind: "paper" makes a new crop at each click, "fbrs" keeps the crop while it is good enough, "stable"
-            keeps it for longer and takes it from a grid, "global_to_local" sees the whole image first and
-            then a crop around what it found there, at each click, "none" always takes the whole image.
+            keeps it for longer, takes it from a grid and knows it before the click, "global_to_local" sees
+            the whole image first and then a crop around what it found there, at each click, "none" always
+            takes the whole image.
         start_click: the first click (counted from 1) that may see a crop.
         expansion: factor on width and height of the box around the object, >= 1 (1.4 adds 40 %).
         small_object_expansion: the same for an object of no area, >= 1. The factor is the larger of
@@ -78,8 +79,8 @@ class CropPolicy:
             name: "paper": from the third click, +40 %, a new crop each click; "fbrs": from the second
                 click, +40 %, hysteresis 0.5; both with a least side of 200 px (f-BRS). "stable": from the
                 second click, +30 %, hysteresis 0.3, a least side of 64 px and 35 % of the image's short one
-                (chosen with export/benchmark_crops.py on training images). "global_to_local": from the first
-                click, +40 %, no least side (the CSFP paper). "none": the whole image.
+                (chosen with clickmask_training.benchmark_crops on training images). "global_to_local": from
+                the first click, +40 %, no least side (the CSFP paper). "none": the whole image.
 
         Raises:
             InvalidInputError: another name.
@@ -120,9 +121,9 @@ def next_box(
     apart, by `expansion` (a small one by more: `small_object_expansion`), given at least the minimum side,
     and cut at the image's edges; a box that the cut makes smaller than the minimum is moved inside instead.
     Before `start_click`, and while the mask is empty, it is the whole image. "fbrs" keeps `previous` unless a
-    positive click lies outside it or it fits the new box badly. "stable" takes the box from a grid and keeps
-    `previous` unless mask or positive clicks come close to its edge or it fits badly. Negative clicks do not
-    move the crop.
+    positive click lies outside it or it fits the new box badly. "stable" takes the box from a grid, without
+    the newest click, and keeps `previous` unless mask or earlier positive clicks come close to its edge or it
+    fits badly; a positive click outside looks at the whole image. Negative clicks do not move the crop.
 
     Args:
         policy: the rules.
@@ -139,11 +140,10 @@ def next_box(
     whole = Box(0, 0, width, height)
     if not policy.wants_crop(len(clicks)) or mask_bbox is None:
         return whole
-    positive = [click for click in clicks if click.positive]
-    tight = _tight_box(positive, mask_bbox)
-    box = _object_box(policy, image_size, tight)
     if policy.kind == "stable":
-        return _stable_box(policy, image_size, tight, box, previous)
+        return _stable_box(policy, image_size, clicks, mask_bbox, previous)
+    positive = [click for click in clicks if click.positive]
+    box = _object_box(policy, image_size, _tight_box(positive, mask_bbox))
     # a box from before start_click is the whole image because no crop was wanted: it binds nobody
     if policy.kind == "fbrs" and previous is not None and policy.wants_crop(len(clicks) - 1):
         fits = _overlap_of_sides(box, previous) >= policy.hysteresis_iou
@@ -153,16 +153,23 @@ def next_box(
 
 
 def _stable_box(
-    policy: CropPolicy, image_size: tuple[int, int], tight: Box, box: Box, previous: Box | None
+    policy: CropPolicy,
+    image_size: tuple[int, int],
+    clicks: Sequence[Click],
+    mask_bbox: Box,
+    previous: Box | None,
 ) -> Box:
-    """`previous` while it shows the object with a margin and is not far too large; else `box`, snapped."""
-    snapped = _snap(box, image_size)
-    if previous is None:
-        return snapped
-    shown = _with_margin(tight, previous, image_size)
-    if shown and _overlap_of_sides(snapped, previous) >= policy.hysteresis_iou:
-        return previous
-    return snapped
+    """`previous` while it shows the object with a margin and is not far too large; else its box, snapped.
+
+    Both follow from what was there before the newest click, so that they can be encoded ahead of it. Where a
+    positive click lies outside, it looks at the whole image, which the first click has encoded.
+    """
+    *earlier, newest = clicks
+    tight = _tight_box([click for click in earlier if click.positive], mask_bbox)
+    box = _snap(_object_box(policy, image_size, tight), image_size)
+    if previous is not None and _with_margin(tight, previous, image_size):
+        box = previous if _overlap_of_sides(box, previous) >= policy.hysteresis_iou else box
+    return Box(0, 0, *image_size) if newest.positive and not box.holds(newest) else box
 
 
 def _snap(box: Box, image_size: tuple[int, int]) -> Box:

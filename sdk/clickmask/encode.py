@@ -94,21 +94,21 @@ def clicks_tensor(clicks: Sequence[Click], view: View, slots: int) -> FloatArray
     return out
 
 
-def previous_tensor(probability: FloatArray | None, view: View) -> FloatArray:
-    """The network's previous mask.
+def blank_previous(view: View) -> tuple[FloatArray, FloatArray]:
+    """Room for the network's previous mask.
 
     Args:
-        probability: (h', w') float32 in [0, 1] on the view's valid part; None for no mask yet.
-        view: the view it is on.
+        view: the view that the network will see.
 
     Returns:
-        (1, 1, S, S) float32 in [0, 1], C-contiguous, zero where there is padding.
+        (1, 1, S, S) float32, C-contiguous, zero where there is padding; and what of it is the view's valid
+        part, (h', w'), to be filled with probabilities in [0, 1].
     """
-    out = np.zeros((1, 1, view.size, view.size), np.float32)
-    if probability is not None:
-        height, width = probability.shape
-        out[0, 0, :height, :width] = probability
-    return out
+    width, height = view.valid_size
+    out = np.empty((1, 1, view.size, view.size), np.float32)
+    plane = out[0, 0]
+    plane[height:] = plane[:height, width:] = 0
+    return out, plane[:height, :width]
 
 
 def resize_to_view(pixels: NDArray[np.uint8], view: View) -> FloatArray:
@@ -151,16 +151,25 @@ def _enlarge(pixels: NDArray[Any], view: View, out: FloatArray) -> None:
 
 def mask_probability(mask: NDArray[np.bool_], view: View) -> FloatArray:
     """A mask of the whole image, (H, W) bool, as (h', w') float32 in [0, 1] on a view's valid part."""
-    return resize_to_view(mask[view.box.slices].astype(np.uint8) * np.uint8(255), view)
+    return resize_to_view(mask[view.box.slices].view(np.uint8) * np.uint8(255), view)
 
 
-def sigmoid(logits: FloatArray) -> FloatArray:
-    """Probability in [0, 1] of float32 logits of any size and shape; never overflows."""
+def sigmoid(logits: FloatArray, out: FloatArray | None = None) -> FloatArray:
+    """Probability in [0, 1] of float32 logits of any size and shape; never overflows.
+
+    Args:
+        logits: see above.
+        out: (h, w) float32, as the logits then are, to fill, contiguous along rows; None for a new array.
+    """
+    out = np.empty(logits.shape, np.float32) if out is None else out
     if native_library.available():
-        return native_pixels.sigmoid(logits)
-    half = np.float32(0.5)
-    result: FloatArray = half + half * np.tanh(half * logits)
-    return result
+        flat = logits.ndim != 2
+        native_pixels.sigmoid(*((logits.reshape(1, -1), out.reshape(1, -1)) if flat else (logits, out)))
+    else:
+        half = np.float32(0.5)
+        np.tanh(half * logits, out=out)
+        np.add(half * out, half, out=out)
+    return out
 
 
 def logit(probability: float) -> float:
@@ -168,8 +177,10 @@ def logit(probability: float) -> float:
     return math.log(probability) - math.log1p(-probability)
 
 
-def resample_probability(probability: FloatArray, old: View, new: View) -> FloatArray:
-    """Bring a mask from one view to another, straight from grid to grid.
+def resample_probability(
+    probability: FloatArray, old: View, new: View, out: FloatArray | None = None
+) -> FloatArray:
+    """Bring a mask from one view to another, straight from grid to grid, bilinearly.
 
     The same as pasting it into the image and cropping again, but for the interpolation error of that detour,
     and at the cost of the network's pixels rather than the image's.
@@ -178,29 +189,41 @@ def resample_probability(probability: FloatArray, old: View, new: View) -> Float
         probability: (h', w') float32 in [0, 1] on the old view's valid part.
         old: the view it is on.
         new: the view wanted.
+        out: float32 of the new view's valid part to fill, contiguous along rows; None for a new array.
 
     Returns:
         float32 in [0, 1] on the new view's valid part; 0 outside the old box.
     """
-    matrix, inside = np.zeros((2, 3)), []
-    height, width = probability.shape
-    small = [width, height]
-    for axis, count in enumerate((width, height)):
-        (old_step, old_start), (step, start) = old.sampling()[axis], new.sampling()[axis]
-        inverse = 1 / old_step if old_step else 0.0
-        ratio, shift = step * inverse, (start - old_start) * inverse
-        if ratio > 1:  # old pixels per new one: average them first, as the image's pixels are
-            small[axis] = max(1, round(count / ratio))
-            ratio, shift = ratio * small[axis] / count, (shift + 0.5) * small[axis] / count - 0.5
-        matrix[axis, axis], matrix[axis, 2] = ratio, shift
-        low, high = ((old.box.x0, old.box.x1), (old.box.y0, old.box.y1))[axis]
-        position = start + step * np.arange(new.valid_size[axis])  # of the new pixels in the image
-        inside.append((position >= low - 0.5) & (position < high - 0.5))
-    if small != [width, height]:
-        probability = resize(probability, (small[0], small[1]), cv2.INTER_AREA)
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    warped = cv2.warpAffine(probability, matrix, new.valid_size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    return np.multiply(warped, inside[1][:, None] & inside[0], dtype=np.float32)
+    out = np.zeros(new.valid_size[::-1], np.float32) if out is None else out
+    (columns, across, width), (rows, down, height) = (_old_places(old, new, axis) for axis in (0, 1))
+    if (height, width) != probability.shape:  # several old pixels per new one: their mean, as of the image's
+        probability = resize(probability, (width, height), cv2.INTER_AREA)
+    out[: rows.start] = out[rows.stop :] = 0
+    out[rows, : columns.start] = out[rows, columns.stop :] = 0
+    inside = out[rows, columns]
+    if native_library.available():
+        native_pixels.lerp(probability, down, across, inside)
+    else:
+        inside[:] = lerp(lerp(probability, down, axis=0), across, axis=1)
+    return out
+
+
+def _old_places(old: View, new: View, axis: int) -> tuple[slice, NDArray[np.float64], int]:
+    """Of columns (axis 0) or rows (1): new pixels in the old box, their places on the old grid, its length.
+
+    Where old pixels are finer than new ones the grid is one of fewer, which are their means.
+    """
+    (old_step, old_start), (step, start) = old.sampling()[axis], new.sampling()[axis]
+    count = small = old.valid_size[axis]
+    inverse = 1 / old_step if old_step else 0.0
+    ratio, shift = step * inverse, (start - old_start) * inverse
+    if ratio > 1:
+        small = max(1, round(count / ratio))
+        ratio, shift = ratio * small / count, (shift + 0.5) * small / count - 0.5
+    places = np.arange(new.valid_size[axis], dtype=np.float64)
+    low, high = ((old.box.x0, old.box.x1), (old.box.y0, old.box.y1))[axis]
+    first, last = np.searchsorted(start + step * places, (low - 0.5, high - 0.5)).tolist()
+    return slice(first, last), shift + ratio * places[first:last], small
 
 
 def corner_positions(count: int, new_count: int) -> NDArray[np.float64]:

@@ -11,14 +11,16 @@ import math
 import threading
 import weakref
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .backends.base import Backend, Features
 from .errors import InvalidInputError
-from .pixels import Pixels
 from .view import View
+
+if TYPE_CHECKING:
+    from .backends.base import Backend, Features
+    from .pixels import Pixels
 
 CROPS_BYTES = 80 << 20
 """Default budget. A crop of the default bundle with the fused kernel takes 107 bytes a network pixel (image

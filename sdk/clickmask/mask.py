@@ -13,6 +13,8 @@ from .errors import InvalidInputError
 
 Mask = NDArray[np.bool_]
 
+_BAND_PIXELS = 1 << 20  # columns are laid end to end in bands of this many, never all at once
+
 
 class Rle(TypedDict):
     """COCO run lengths. size: [height, width]; counts: the compressed string, or the list of run lengths.
@@ -91,16 +93,24 @@ def _column_runs(mask: Mask) -> NDArray[np.int64]:
     box = mask_box(mask)
     if box is None:
         return np.zeros(0, np.int64)
-    (x0, y0, x1, y1), height = box, mask.shape[0]
+    x0, y0, x1, y1 = box
+    step = max(1, _BAND_PIXELS // (y1 - y0))
+    bands = [(first, min(first + step, x1)) for first in range(x0, x1, step)]
+    bounds = np.concatenate([_band_runs(mask, first, last, y0, y1) for first, last in bands])
+    touches = np.flatnonzero(bounds[1:-1:2] == bounds[2::2])  # a run to the bottom that goes on at the top
+    return np.delete(bounds, np.concatenate([2 * touches + 1, 2 * touches + 2]))
+
+
+def _band_runs(mask: Mask, x0: int, x1: int, y0: int, y1: int) -> NDArray[np.int64]:
+    """Those of some columns, where no run leaves rows y0 .. y1 - 1; one that fills a column ends with it."""
     tall = y1 - y0 + 1  # with a pixel of background below each column, so that no run leaves it
     columns = np.zeros((x1 - x0, tall), np.uint8)
     cv2.transpose(mask[y0:y1, x0:x1].view(np.uint8), dst=columns[:, :-1])
     flat = columns.reshape(-1)
     edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     column, row = np.divmod(np.concatenate([[0], edges]) if flat[0] else edges, tall)
-    bounds = (x0 + column) * height + y0 + row
-    touches = np.flatnonzero(bounds[1:-1:2] == bounds[2::2])  # a run to the bottom that goes on at the top
-    return np.delete(bounds, np.concatenate([2 * touches + 1, 2 * touches + 2]))
+    bounds: NDArray[np.int64] = (x0 + column) * mask.shape[0] + y0 + row
+    return bounds
 
 
 def rle_decode(encoded: Rle | Mapping[str, Any]) -> Mask:
@@ -136,8 +146,15 @@ def rle_decode(encoded: Rle | Mapping[str, Any]) -> Mask:
             f"run lengths must be >= 0 and add up to {height} x {width} = {height * width} pixels, "
             f"but they add up to {int(runs.sum())}; the counts do not belong to this size"
         )
-    flat = np.repeat((np.arange(runs.size) % 2).astype(np.uint8), runs)
-    return np.asarray(cv2.transpose(flat.reshape(width, height))).view(np.bool_)
+    mask, ends = np.empty((height, width), np.bool_), np.cumsum(runs)
+    step = max(1, _BAND_PIXELS // height)
+    for first in range(0, width, step):
+        start, end = first * height, min(first + step, width) * height
+        bounds = np.clip(np.concatenate([[0], ends]), start, end)  # most runs have nothing of the band
+        some = np.flatnonzero(np.diff(bounds))
+        flat = np.repeat((some % 2).astype(np.uint8), np.diff(bounds)[some])
+        cv2.transpose(flat.reshape(-1, height), dst=mask[:, first : first + step].view(np.uint8))
+    return mask
 
 
 def _length(value: Any) -> int:

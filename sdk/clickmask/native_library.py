@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import sys
-from pathlib import Path
 
 from .errors import BackendError, BackendUnavailableError
 
-_ABI = 2  # CLICKMASK_ABI of the header that this file was written for
+_ABI = 3  # CLICKMASK_ABI of the header that this file was written for
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
-_LIBRARY = Path(__file__).with_name(("" if sys.platform == "win32" else "lib") + "clickmask_native" + _SUFFIX)
+_NAME = ("" if sys.platform == "win32" else "lib") + "clickmask_native" + _SUFFIX
+_LIBRARY = os.path.join(os.path.dirname(__file__), _NAME)  # pathlib would take its share of the import
 _NOT_FINITE = 4
 _PROBLEMS = {
     1: "an argument of the wrong kind or size",
@@ -68,13 +69,13 @@ def library() -> ctypes.CDLL:
     Raises:
         BackendUnavailableError: There is none, or one of another version.
     """
-    if not _LIBRARY.is_file():
+    if not os.path.isfile(_LIBRARY):
         raise BackendUnavailableError(
-            f"native library: expected {_LIBRARY.name} in {_LIBRARY.parent}, got none; where cmake "
+            f"native library: expected {_LIBRARY}, got no such file; where cmake "
             "and a C++ compiler are installed, installing clickmask from source builds it."
         )
     try:
-        loaded = ctypes.CDLL(str(_LIBRARY))
+        loaded = ctypes.CDLL(_LIBRARY)
         abi = loaded.clickmask_abi()
     except (OSError, AttributeError) as exc:
         raise BackendUnavailableError(
@@ -94,18 +95,22 @@ def _declare(library: ctypes.CDLL) -> None:
     step, real, precise = ctypes.c_ssize_t, ctypes.c_float, ctypes.c_double
     library.clickmask_instruction_sets.restype = text
     library.clickmask_affinity_bytes.restype = ctypes.c_size_t
-    library.clickmask_affinity_free.restype = None
+    library.clickmask_affinity_free.restype = library.clickmask_runs_free.restype = None
     for name, arguments in {
         "affinity_create": (pointer, pointer, number, number, number, text, pointer),
         "diffuse": (pointer, pointer, pointer, number, number, pointer),
         "affinity_bytes": (pointer,),
         "affinity_free": (pointer,),
         "area_mean": (pointer, step, *[number] * 5, text, pointer, step, step),
-        "sigmoid": (pointer, number, pointer),
-        "paint": (
-            *(pointer, number, number, real, precise, precise, precise, number, number),
-            *(pointer, step, pointer),
+        "sigmoid": (pointer, step, number, number, pointer, step),
+        "value_runs": (
+            *(pointer, number, number, real, precise, precise, precise, number, number, number),
+            *(pointer, pointer),
         ),
-        "outlines": (pointer, step, number, number, ctypes.c_int32, pointer, pointer, pointer),
+        "lerp": (pointer, number, number, pointer, number, pointer, number, text, pointer, step),
+        "mask_runs": (pointer, step, number, number, number, pointer),
+        "repaint": (pointer, step, number, number, pointer, number, number, pointer, number, number),
+        "runs_free": (pointer,),
+        "outlines": (pointer, ctypes.c_int32, pointer, pointer, pointer, pointer),
     }.items():
         getattr(library, f"clickmask_{name}").argtypes = arguments

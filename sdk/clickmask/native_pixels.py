@@ -5,12 +5,15 @@ Each has a slower twin there that needs no library; `native_library.available` s
 
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
 from numpy.typing import NDArray
 
 from .native_library import check, library
 
 _THREADS = 2  # more of them wait for memory
+_ALONE = 1 << 20  # pixels of a mask below which a second thread comes too late
 _CORNERS = 1 << 15  # that outlines are given room for at first
 
 
@@ -37,23 +40,108 @@ def area_mean(
     )
 
 
-def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """1 / (1 + exp(-x)) of finite float32 logits of any shape."""
-    logits = np.ascontiguousarray(logits, np.float32)
-    result = np.empty_like(logits)
-    check(library().clickmask_sigmoid(logits.ctypes.data, logits.size, result.ctypes.data))
-    return result
+def sigmoid(logits: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    """1 / (1 + exp(-x)) of finite logits.
+
+    Args:
+        logits: (h, w) float32; copied where they are not contiguous along rows.
+        out: (h, w) float32 to fill, contiguous along rows.
+    """
+    if logits.strides[1] != logits.itemsize:
+        logits = np.ascontiguousarray(logits)
+    strides = (logits.strides[0] // logits.itemsize, out.strides[0] // out.itemsize)
+    where = (logits.ctypes.data, strides[0], *logits.shape, out.ctypes.data, strides[1])
+    check(library().clickmask_sigmoid(*where))
 
 
-def paint(
+def lerp(
+    values: NDArray[np.float32],
+    rows: NDArray[np.float64],
+    columns: NDArray[np.float64],
+    out: NDArray[np.float32],
+    instruction_set: str | None = None,
+) -> None:
+    """Values between those of a grid, bilinearly, rows before columns; the outer ones extend outwards.
+
+    Args:
+        values: (h, w) float32.
+        rows: (h',) float64, where to look: fractional indices of rows.
+        columns: (w',) float64, likewise.
+        out: (h', w') float32 to fill, contiguous along rows.
+        instruction_set: As for `area_mean`.
+    """
+    values = np.ascontiguousarray(values, np.float32)
+    check(
+        library().clickmask_lerp(
+            *(values.ctypes.data, *values.shape, rows.ctypes.data, len(rows)),
+            *(columns.ctypes.data, len(columns), _encoded(instruction_set)),
+            *(out.ctypes.data, out.strides[0] // out.itemsize),
+        )
+    )
+
+
+class Runs:
+    """A mask as the runs of its rows: what painting it and its outlines are made of. They never change.
+
+    Attributes:
+        corner: (x, y) of the image where its first row and column are.
+    """
+
+    def __init__(self, handle: ctypes.c_void_p, corner: tuple[int, int] = (0, 0)) -> None:
+        """Take over a clickmask_runs."""
+        self.corner, self._handle, self._free = corner, handle, library().clickmask_runs_free
+
+    def __del__(self) -> None:
+        """Free them: each click makes some, and weakref.finalize would take as long as they do."""
+        self._free(self._handle)
+
+    @classmethod
+    def of(cls, mask: NDArray[np.bool_], corner: tuple[int, int] = (0, 0)) -> Runs:
+        """Those of a mask, (H, W) bool, contiguous along rows."""
+        handle = ctypes.c_void_p()
+        where = (mask.ctypes.data, mask.strides[0], *mask.shape)
+        check(library().clickmask_mask_runs(*where, _threads(mask.size), ctypes.byref(handle)))
+        return cls(handle, corner)
+
+    def paint(self, mask: NDArray[np.bool_], before: Runs | None = None) -> None:
+        """Make a mask of the image one of these, writing what differs only.
+
+        Args:
+            mask: (H, W) bool, contiguous along rows.
+            before: what it shows now; None for nothing.
+        """
+        placed = [(None, 0, 0) if one is None else (one._handle, *one.corner[::-1]) for one in (before, self)]
+        where = (mask.ctypes.data, mask.strides[0], *mask.shape)
+        check(library().clickmask_repaint(*where, *placed[0], *placed[1]))
+
+    def outlines(self) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+        """The outlines along pixel edges, each from its top left corner, in raster order of those.
+
+        Returns:
+            (N, 2) int32 corners (x, y) of one outline after the other, object on the right hand, where pixels
+            that meet at a corner only are apart; (K,) int32, where each outline ends among them; and (K,)
+            int32, the number of the outer outline of its piece: a hole's, or its own.
+        """
+        capacity, counts = _CORNERS, np.zeros(2, np.int32)
+        while True:
+            corners, (ends, owners) = np.empty((capacity, 2), np.int32), np.empty((2, capacity), np.int32)
+            room = (corners.ctypes.data, ends.ctypes.data, owners.ctypes.data, counts.ctypes.data)
+            check(library().clickmask_outlines(self._handle, capacity, *room))
+            if counts[0] <= capacity:
+                number, corner = int(counts[1]), np.array(self.corner, np.int32)
+                return corners[: counts[0]] + corner, ends[:number].copy(), owners[:number].copy()
+            capacity = int(counts[0])
+
+
+def value_runs(
     values: NDArray[np.float32],
     limit: float,
     shape: tuple[int, int],
     steps: tuple[float, float],
     centre: float,
-    mask: NDArray[np.bool_] | None,
-) -> tuple[int, int, int, int] | None:
-    """Set the pixels of a mask where values, interpolated bilinearly, rows before columns, exceed a limit.
+    corner: tuple[int, int] = (0, 0),
+) -> tuple[tuple[int, int, int, int] | None, Runs]:
+    """The mask of all pixels where values, interpolated bilinearly, rows before columns, exceed a limit.
 
     Args:
         values: (h, w) float32, finite; the outer ones extend outwards.
@@ -62,50 +150,25 @@ def paint(
         steps: of rows and columns, >= 0: row y of the mask lies at row `(y + centre) * step - centre` of the
             values.
         centre: See there.
-        mask: (H, W) bool, contiguous along rows, all False before; None to find the box only.
+        corner: (x, y) of the mask in the image, for the runs.
 
     Returns:
-        Tight half-open box (x0, y0, x1, y1) of what was set; None where nothing was.
+        Tight half-open box (x0, y0, x1, y1) of its pixels, None where there are none; and the runs.
     """
-    if mask is not None and mask.shape != shape:
-        raise ValueError(f"mask: expected shape {shape}, got {mask.shape}")
     values = np.ascontiguousarray(values, np.float32)
-    box = np.zeros(4, np.int32)
-    where = (None, 0) if mask is None else (mask.ctypes.data, mask.strides[0])
+    box, handle = np.zeros(4, np.int32), ctypes.c_void_p()
     check(
-        library().clickmask_paint(
+        library().clickmask_value_runs(
             *(values.ctypes.data, *values.shape, limit, *steps, centre, *shape),
-            *(*where, box.ctypes.data),
+            *(_threads(shape[0] * shape[1]), box.ctypes.data, ctypes.byref(handle)),
         )
     )
     x0, y0, x1, y1 = box.tolist()
-    return (x0, y0, x1, y1) if x1 > x0 else None
+    return (x0, y0, x1, y1) if x1 > x0 else None, Runs(handle, corner)
 
 
-def rings(mask: NDArray[np.bool_]) -> list[NDArray[np.int32]]:
-    """All outlines of a mask along pixel edges, each from its top left corner, in raster order of those.
-
-    Args:
-        mask: (H, W) bool, contiguous along rows.
-
-    Returns:
-        (N, 2) int32 corners (x, y) of each, object on the right hand; pixels that meet at a corner only are
-        apart.
-    """
-    capacity, counts = _CORNERS, np.zeros(2, np.int32)
-    while True:
-        corners, ends = np.empty((capacity, 2), np.int32), np.empty(capacity, np.int32)
-        check(
-            library().clickmask_outlines(
-                *(mask.ctypes.data, mask.strides[0], *mask.shape, capacity),
-                *(corners.ctypes.data, ends.ctypes.data, counts.ctypes.data),
-            )
-        )
-        if counts[0] <= capacity:
-            # A copy, since rings are views: one that is kept would keep all of the room.
-            found = corners[: counts[0]].copy()
-            return np.split(found, ends[: counts[1] - 1]) if counts[0] else []
-        capacity = int(counts[0])
+def _threads(pixels: int) -> int:
+    return _THREADS if pixels >= _ALONE else 1
 
 
 def _encoded(instruction_set: str | None) -> bytes | None:

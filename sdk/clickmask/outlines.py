@@ -7,14 +7,17 @@ have pixel *centres* at whole numbers, lies at (x + 0.5, y + 0.5) in this frame.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import compress, count, pairwise
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from . import native_library, native_pixels
+from . import native_library
 from .mask import Mask, as_mask, mask_box
+from .native_pixels import Runs
 from .view import Box
 
 Ring = NDArray[np.int32]
@@ -32,7 +35,7 @@ class Region(NamedTuple):
     holes: list[Ring]
 
 
-def polygons(mask: Mask, box: Box | None = None) -> list[list[float]]:
+def polygons(mask: Mask, box: Box | None = None, runs: Runs | None = None) -> list[list[float]]:
     """COCO `segmentation` of a mask: one flat [x0, y0, x1, y1, ...] per 4-connected piece.
 
     The format has no holes: each polygon is an outer outline, and filling it fills the holes as well. Use
@@ -41,15 +44,17 @@ def polygons(mask: Mask, box: Box | None = None) -> list[list[float]]:
     Args:
         mask: (H, W) bool.
         box: holds the whole object, where it is known: only that part is looked at.
+        runs: of the mask, where they are known: it is not looked at.
 
     Returns:
         Outlines along pixel edges (COCO frame: pixel (0, 0) covers [0, 1) x [0, 1)); [] for an empty mask.
     """
-    rings, _ = _outlines(as_mask(mask), box)
-    return [ring.astype(float).ravel().tolist() for ring in rings]
+    found = _outlines(as_mask(mask), box, runs)
+    flat = found.corners.astype(float).ravel().tolist()
+    return [flat[2 * start : 2 * end] for start, end in compress(found.spans, found.outer)]
 
 
-def regions(mask: Mask, box: Box | None = None) -> list[Region]:
+def regions(mask: Mask, box: Box | None = None, runs: Runs | None = None) -> list[Region]:
     """The outlines of a mask, exactly: outer rings with their holes.
 
     Pieces that meet at a corner only are apart (4-connected), so no ring crosses itself.
@@ -57,41 +62,83 @@ def regions(mask: Mask, box: Box | None = None) -> list[Region]:
     Args:
         mask: (H, W) bool.
         box: holds the whole object, where it is known: outlines are looked for there only.
+        runs: as for `polygons`.
 
     Returns:
         Regions in the order of their top row; [] for an empty mask. Filling the outer rings by the even-odd
         rule and taking the holes out gives the mask back exactly.
     """
     mask = as_mask(mask)
-    outer, inner = _outlines(mask, box)
-    if not inner:
-        return [Region(ring, []) for ring in outer]
-    labels: NDArray[Any] = cv2.connectedComponents(mask.view(np.uint8), connectivity=4)[1]
-    holes: dict[int, list[Ring]] = {}
-    for ring in inner:  # the object is to the left of a hole's top left corner
-        x, y = ring[0]
-        holes.setdefault(int(labels[y, x - 1]), []).append(ring)
-    # and below and to the right of an outer ring's
-    return [Region(ring, holes.get(int(labels[ring[0, 1], ring[0, 0]]), [])) for ring in outer]
+    found = _outlines(mask, box, runs)
+    owners = _owners(mask, found) if found.owners is None else found.owners
+    rings = [found.corners[start:end].copy() for start, end in found.spans]  # one that is kept keeps no other
+    holes: dict[int, list[Ring]] = {number: [] for number in compress(count(), found.outer)}
+    for ring, owner, outer in zip(rings, owners.tolist(), found.outer, strict=True):
+        if not outer:
+            holes[owner].append(ring)
+    return [Region(rings[number], inner) for number, inner in holes.items()]
 
 
-def _outlines(mask: Mask, box: Box | None) -> tuple[list[Ring], list[Ring]]:
-    """The outer rings of a mask and the rings of its holes, each from its top left corner.
+class _Outlines(NamedTuple):
+    """All outlines of a mask, each from its top left corner, in raster order of those.
 
-    With the object on its right hand, an outer ring leaves that corner to the right, a hole's ring downwards.
+    Attributes:
+        corners: (N, 2) int32 (x, y) of one after the other, object on the right hand.
+        ends: (K,) where each ends among them.
+        owners: (K,) the number of the outer one of its piece; None where that was not found along with them.
     """
+
+    corners: Ring
+    ends: NDArray[np.int32]
+    owners: NDArray[np.int32] | None = None
+
+    @property
+    def starts(self) -> NDArray[np.intp]:
+        """(K,) where each begins."""
+        return np.concatenate([[0], self.ends])[:-1].astype(np.intp)
+
+    @property
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """Where each begins and ends."""
+        return pairwise([0, *self.ends.tolist()])
+
+    @property
+    def outer(self) -> list[bool]:
+        """Which are outer ones: those leave their top left corner to the right, a hole's downwards."""
+        starts = self.starts
+        found: list[bool] = (self.corners[starts + 1, 0] > self.corners[starts, 0]).tolist()
+        return found
+
+
+def _outlines(mask: Mask, box: Box | None, runs: Runs | None) -> _Outlines:
+    if runs is not None:
+        return _Outlines(*runs.outlines())
     if box is None:
         found = mask_box(mask)
         if found is None:
-            return [], []
+            return _Outlines(np.zeros((0, 2), np.int32), np.zeros(0, np.int32), np.zeros(0, np.int32))
         box = Box(*found)
-    part = mask[box.slices]
-    outer: list[Ring] = []
-    holes: list[Ring] = []
-    for ring in native_pixels.rings(part) if native_library.available() else _rings(part):
-        ring += (box.x0, box.y0)
-        (outer if ring[1, 0] > ring[0, 0] else holes).append(ring)
-    return outer, holes
+    part, corner = mask[box.slices], (box.x0, box.y0)
+    if native_library.available():
+        return _Outlines(*Runs.of(part, corner).outlines())
+    rings = _rings(part)
+    corners = np.concatenate([np.zeros((0, 2), np.int32), *rings]) + np.array(corner, np.int32)
+    return _Outlines(corners, np.cumsum([len(ring) for ring in rings], dtype=np.int32))
+
+
+def _owners(mask: Mask, found: _Outlines) -> NDArray[np.int32]:
+    """The `owners` of outlines, by labelling the mask's pieces."""
+    outer = np.array(found.outer, np.bool_)
+    numbers = np.arange(len(outer), dtype=np.int32)
+    if outer.all():
+        return numbers
+    labels: NDArray[Any] = cv2.connectedComponents(mask.view(np.uint8), connectivity=4)[1]
+    x, y = found.corners[found.starts].T  # the object is below and to the right there, or to a hole's left
+    pieces = labels[y, x - ~outer]
+    owners = np.zeros(pieces.max() + 1, np.int32)  # of each piece
+    owners[pieces[outer]] = numbers[outer]
+    found_owners: NDArray[np.int32] = owners[pieces]
+    return found_owners
 
 
 # Around a corner of the pixel grid lie four pixels: code = NW + 2 NE + 4 SW + 8 SE. An outline that turns
@@ -104,7 +151,7 @@ _CROSSING = (6, 9)  # their second turn is the first one mirrored in the corner,
 
 
 def _rings(mask: Mask) -> list[Ring]:
-    """All outlines along pixel edges, each from its top left corner, in raster order; see native_pixels."""
+    """All outlines along pixel edges, each from its top left corner, in raster order; see `Runs.outlines`."""
     y, x, code = _turns(mask)
     crossing = np.isin(code, _CROSSING)
     horizontal, vertical = _HORIZONTAL[code], _VERTICAL[code]

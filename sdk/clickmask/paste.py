@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from . import native_library, native_pixels
+from . import canvas, native_library, native_pixels
 from .encode import FloatArray, lerp, logit, resize, sigmoid
 from .mask import Mask, mask_box
 from .view import Box, View
@@ -16,10 +17,22 @@ from .view import Box, View
 _BAND_PIXELS = 1 << 20  # the full-size logits never exist at once: masks are painted in bands of this many
 
 
-def paste_with_box(
-    logits: FloatArray, view: View, image_size: tuple[int, int], threshold: float
-) -> tuple[Mask, Box | None]:
-    """The mask of the whole image, background outside the view's box, and the mask's own tight box.
+class Painted(NamedTuple):
+    """A mask, and what is known of it without looking at it again.
+
+    Attributes:
+        mask: (H, W) bool.
+        box: its tight box, None where it is empty.
+        runs: of its rows, where the library found them; `outlines` takes them.
+    """
+
+    mask: Mask
+    box: Box | None
+    runs: native_pixels.Runs | None = None
+
+
+def paste_with_box(logits: FloatArray, view: View, image_size: tuple[int, int], threshold: float) -> Painted:
+    """The mask of the whole image, background outside the view's box.
 
     Args:
         logits: (h', w') float32, the valid part of the network's output. They are resized bilinearly to the
@@ -29,16 +42,21 @@ def paste_with_box(
         threshold: in (0, 1); a pixel is object where its probability is above this.
 
     Returns:
-        (H, W) bool, and its box in the image, None where it is empty. A pixel whose probability is the
-        threshold but for rounding may fall on either side.
+        The mask and its box in the image. A pixel whose probability is the threshold but for rounding may
+        fall on either side.
     """
-    out = np.zeros((image_size[1], image_size[0]), np.bool_)  # fresh pages are zero: nothing is written yet
-    return out, _paint(out[view.box.slices], logits, view, threshold)
+    if native_library.available():
+        box, runs = _runs(logits, view, threshold)
+        return Painted(canvas.show(runs, image_size), box, runs)
+    out = np.zeros((image_size[1], image_size[0]), np.bool_)
+    return Painted(out, _interpolate(out[view.box.slices], logits, view, threshold))
 
 
 def paste_box(logits: FloatArray, view: View, threshold: float) -> Box | None:
     """The box of `paste_with_box`, for those who need no mask."""
-    return _paint(None, logits, view, threshold)
+    if native_library.available():
+        return _runs(logits, view, threshold)[0]
+    return _interpolate(np.empty((view.box.height, view.box.width), np.bool_), logits, view, threshold)
 
 
 def paste_probability(logits: FloatArray, view: View, image_size: tuple[int, int]) -> FloatArray:
@@ -51,25 +69,35 @@ def paste_probability(logits: FloatArray, view: View, image_size: tuple[int, int
     return out
 
 
-def _paint(part: Mask | None, logits: FloatArray, view: View, threshold: float) -> Box | None:
-    """Paint the view's box, that part of an image, all False before; and the mask's box in the image."""
-    public = view.coordinates == "public"
-    values = sigmoid(logits) if public else logits
-    limit = np.float32(threshold if public else logit(threshold))
-    if native_library.available():
-        shape = (view.box.height, view.box.width)
-        steps = [_step(count, side, view) for count, side in zip(values.shape, shape, strict=True)]
-        centre = 0.0 if public else 0.5
-        found = native_pixels.paint(values, float(limit), shape, (steps[0], steps[1]), centre, part)
-    else:
-        part = np.empty((view.box.height, view.box.width), np.bool_) if part is None else part
-        for rows, pixels in _bands(values, view):
-            np.greater(pixels, limit, out=part[rows])
-        found = mask_box(part)
-    if found is None:
-        return None
+def _runs(logits: FloatArray, view: View, threshold: float) -> tuple[Box | None, native_pixels.Runs]:
+    """The mask's box in the image, and the runs of its rows."""
+    values, limit = _values(logits, view, threshold)
+    shape = (view.box.height, view.box.width)
+    steps = (_step(values.shape[0], shape[0], view), _step(values.shape[1], shape[1], view))
+    centre = 0.0 if view.coordinates == "public" else 0.5
+    corner = (view.box.x0, view.box.y0)
+    found, runs = native_pixels.value_runs(values, limit, shape, steps, centre, corner)
+    return _box_in_image(found, view), runs
+
+
+def _interpolate(part: Mask, logits: FloatArray, view: View, threshold: float) -> Box | None:
+    """Paint the view's box, a part of an image, pixel by pixel; the mask's box in the image."""
+    values, limit = _values(logits, view, threshold)
+    for rows, pixels in _bands(values, view):
+        np.greater(pixels, np.float32(limit), out=part[rows])
+    return _box_in_image(mask_box(part), view)
+
+
+def _values(logits: FloatArray, view: View, threshold: float) -> tuple[FloatArray, float]:
+    """What is interpolated, and the limit above which it is object."""
+    if view.coordinates == "public":
+        return sigmoid(logits), float(np.float32(threshold))
+    return logits, float(np.float32(logit(threshold)))
+
+
+def _box_in_image(found: tuple[int, int, int, int] | None, view: View) -> Box | None:
     x, y = view.box.x0, view.box.y0
-    return Box(found[0] + x, found[1] + y, found[2] + x, found[3] + y)
+    return None if found is None else Box(found[0] + x, found[1] + y, found[2] + x, found[3] + y)
 
 
 def _step(count: int, side: int, view: View) -> float:

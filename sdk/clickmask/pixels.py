@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import encode, paste
-from .backends.base import Backend
-from .backends.cuda_memory import DeviceArray
 from .errors import BackendError, InvalidInputError
 from .image import as_rgb, image_sha256, image_size
-from .mask import Mask
+from .paste import Painted
 from .view import Box, View
 
-_log = logging.getLogger("clickmask")
+if TYPE_CHECKING:
+    from .backends.base import Backend
+    from .backends.cuda_memory import DeviceArray
 
 
 class Pixels(Protocol):
@@ -33,8 +32,8 @@ class Pixels(Protocol):
         """The network's image, (1, 3, S, S) float32 RGB in [0, 1]; see `encode.image_tensor`."""
         ...
 
-    def paint(self, logits: NDArray[np.float32], view: View) -> tuple[Mask, Box | None]:
-        """The mask of some logits, (h', w'), of a view, and its box; see `paste.paste_with_box`."""
+    def paint(self, logits: NDArray[np.float32], view: View) -> Painted:
+        """The mask of some logits, (h', w'), of a view; see `paste.paste_with_box`."""
         ...
 
     def find(self, logits: NDArray[np.float32], view: View) -> Box | None:
@@ -58,7 +57,7 @@ class HostPixels:
         """See `Pixels`."""
         return encode.image_tensor(self._image, view, self._pad)
 
-    def paint(self, logits: NDArray[np.float32], view: View) -> tuple[Mask, Box | None]:
+    def paint(self, logits: NDArray[np.float32], view: View) -> Painted:
         """See `Pixels`."""
         return paste.paste_with_box(logits, view, self.image_size, self._threshold)
 
@@ -75,7 +74,10 @@ class HostPixels:
         try:
             return uploaded_pixels(self._image, backend)
         except BackendError as exc:  # no compiled kernels, no cuda-python, or no memory left
-            _log.info("crops are cut and masks painted on the CPU: %s", exc)
+            import logging  # with all that it imports: 2 ms
+
+            log = logging.getLogger("clickmask")
+            log.info("crops are cut and masks painted on the CPU: %s", exc)
             return self
 
     def device_mask(self, logits: NDArray[np.float32], view: View, out: Any = None) -> Any:

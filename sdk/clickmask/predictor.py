@@ -16,6 +16,7 @@ from . import encode
 from .clicks import Click
 from .crop import CropPolicy, next_box
 from .mask import Mask
+from .paste import Painted
 from .pixels import Pixels
 from .state import State, find, paint, previous_mask
 from .view import Box, Coordinates, View
@@ -55,7 +56,7 @@ class Predictor:
         self._policy = policy
         self._size = size
         self._coordinates = coordinates
-        self._painted: tuple[State, Mask, Box | None] | None = None
+        self._painted: tuple[State, Painted] | None = None
 
     def advance(self, state: State, click: Click) -> State:
         """The state after one more click.
@@ -95,22 +96,26 @@ class Predictor:
 
     def mask(self, state: State) -> Mask:
         """The mask of a state, (H, W) bool, read-only."""
-        return self.painted(state)[0]
+        return self.painted(state).mask
 
-    def painted(self, state: State) -> tuple[Mask, Box | None]:
-        """That, and its tight box, None where it is empty."""
+    def painted(self, state: State) -> Painted:
+        """That, and what is known of it."""
+        painted = self._kept(state)
+        if painted is None:
+            self._painted = None  # so that its memory can go before the next mask needs as much
+            painted = paint(state, self._pixels)
+            self._painted = (state, painted)
+        return painted
+
+    def _kept(self, state: State) -> Painted | None:
+        """That, if it is painted already."""
         kept = self._painted
-        if kept is None or kept[0] is not state:
-            kept = (state, *paint(state, self._pixels))
-            self._painted = kept
-        return kept[1:]
+        return kept[1] if kept is not None and kept[0] is state else None
 
     def _found(self, state: State) -> Box | None:
-        """The tight box of that, without painting it: for states between passes and replayed clicks."""
-        kept = self._painted
-        if kept is not None and kept[0] is state:
-            return kept[2]
-        return find(state, self._pixels)
+        """The tight box of the mask, without painting that: for states between passes and replayed clicks."""
+        kept = self._kept(state)
+        return find(state, self._pixels) if kept is None else kept.box
 
     @property
     def _whole_view(self) -> View:
@@ -130,7 +135,8 @@ class Predictor:
         """One pass of the network, which is told the mask of a state; what it says makes the next one."""
         spec = self._manifest.input
         tensor = encode.clicks_tensor(clicks, view, encode.click_slots(len(clicks), spec.max_clicks))
-        previous = previous_mask(state, view) if spec.previous_mask else None
+        kept = self._kept(state)
+        previous = previous_mask(state, view, kept and kept.mask) if spec.previous_mask else None
         logits = self._backend.decode(self._features(view, local), tensor, previous)
         width, height = view.valid_size
         valid = logits[0, 0, :height, :width].astype(np.float32)  # a copy: the padding is not kept

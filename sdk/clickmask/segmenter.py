@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import os
 import weakref
 from collections.abc import Iterable
 from functools import cached_property
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .backends import open_backend
-from .backends.base import Backend
-from .backends.diffusion import Place
-from .bundle import Bundle, default_bundle_path, load_bundle
+from . import canvas
 from .clicks import Click, as_clicks
 from .crop import CropPolicy
 from .encoded_crops import CROPS_BYTES, EncodedCrops
 from .errors import InvalidInputError
 from .mask import Mask
 from .prefetch import Prefetcher
-from .replay import BundleIdentity
 from .session import Session
 from .view import Coordinates, SizeRule, choose_size
+
+if TYPE_CHECKING:
+    from .backends.base import Backend
+    from .backends.diffusion import Place
+    from .bundle import Bundle
+    from .replay import BundleIdentity
 
 
 class Segmenter:
@@ -105,7 +107,10 @@ class Segmenter:
                 says what is missing.
             InvalidInputError: an option is none of the above.
         """
-        from .batching import batched  # as everything that only an open bundle needs
+        # What only an open bundle needs: importing clickmask takes little more than NumPy and OpenCV do.
+        from .backends import open_backend
+        from .batching import batched
+        from .bundle import default_bundle_path, load_bundle
 
         crops = EncodedCrops(crops_bytes)
         bundle = load_bundle(default_bundle_path() if path is None else path)
@@ -178,7 +183,10 @@ class Segmenter:
 
         So a bundle that gains an engine for another machine stays the same, and a session moves between them.
         """
-        import hashlib  # OpenSSL: a tenth of the time that importing clickmask takes
+        import hashlib
+        import json
+
+        from .replay import BundleIdentity
 
         document = json.loads(self.bundle.manifest.to_json())
         content = {key: value for key, value in document.items() if key not in ("artefacts", "created")}
@@ -186,13 +194,14 @@ class Segmenter:
         return BundleIdentity(self.bundle.manifest.name, hashlib.sha256(text.encode()).hexdigest())
 
     def close(self) -> None:
-        """Give the memory of runtime and encoded crops back; the next clicks raise BackendError.
+        """Give the memory of runtime, encoded crops and old masks back; the next clicks raise BackendError.
 
         Sessions keep their masks. May be repeated.
         """
         self.prefetcher.close()
         self.backend.close()
         self.crops.clear()
+        canvas.clear()
 
     def __enter__(self) -> Segmenter:
         return self

@@ -19,7 +19,6 @@ from .mask import Mask, Rle, as_mask, rle, rle_decode
 from .outlines import Region, polygons, regions
 from .pixels import pixels_of, sha256
 from .predictor import Predictor
-from .replay import SessionRecord
 from .state import State
 from .view import Box, Coordinates, resolve_coordinates, resolve_size
 
@@ -32,10 +31,11 @@ class Session:
 
     **The image is not copied** when it is C-contiguous (H, W, 3) uint8: do not change its pixels while the
     session lives, since later crops are cut from it and `to_json` hashes it (pass `image.copy()` if you
-    must). Beyond the image a session holds the current mask (1 byte per pixel), the network's features of
-    recent crops (all sessions of the segmenter share `crops_bytes`), and for each click in force or to be
-    undone its logits (4 bytes per network pixel, once however many operations share it). `history.HISTORY`
-    and `HISTORY_BYTES` bound what can be undone; the clicks in force are always kept.
+    must). Beyond the image a session holds the current mask (1 byte per pixel; `canvas` keeps the memory of
+    one more for all), the network's features of recent crops (all sessions of the segmenter share
+    `crops_bytes`), and for each click in force or to be undone its logits (4 bytes per network pixel, once
+    however many operations share it). `history.HISTORY` and `HISTORY_BYTES` bound what can be undone; the
+    clicks in force are always kept.
 
     **Prefetch.** Unless switched off, the image is encoded in the background when the session begins, and
     after each call the crop that the next click will want (`Segmenter.session`). Masks do not depend on it.
@@ -281,10 +281,10 @@ class Session:
 
     def bbox(self) -> list[int]:
         """The mask's COCO bounding box [x, y, width, height]; [0, 0, 0, 0] if empty."""
-        box = self._painted()[1]
+        box = self._painted().box
         return [box.x0, box.y0, box.width, box.height] if box else [0, 0, 0, 0]
 
-    def _painted(self) -> tuple[Mask, Box | None]:
+    def _painted(self) -> paste.Painted:
         with self._lock:
             return self._predictor.painted(self._history.now)
 
@@ -297,6 +297,8 @@ class Session:
         Raises:
             InvalidInputError: the image is on a GPU.
         """
+        from .replay import SessionRecord  # reads JSON strictly: few sessions are ever saved
+
         with self._lock:
             state = self._history.now
         return SessionRecord(
@@ -338,6 +340,8 @@ class Session:
             SessionStateError: it has more clicks than the bundle takes.
             BackendError: the runtime failed.
         """
+        from .replay import SessionRecord
+
         record = SessionRecord.from_json(text)
         session = cls(segmenter, image, record.policy, record.size, record.coordinates, prefetch=prefetch)
         record.check(session._image_size, sha256(session._pixels), segmenter.identity)

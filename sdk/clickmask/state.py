@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +11,11 @@ from numpy.typing import NDArray
 from . import encode
 from .clicks import Click
 from .mask import Mask, Rle, mask_box, rle_decode
-from .pixels import Pixels
+from .paste import Painted
 from .view import Box, View
+
+if TYPE_CHECKING:
+    from .pixels import Pixels
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -40,17 +44,17 @@ class State:
         return len(self.initial["counts"]) if self.initial else 0
 
 
-def paint(state: State, pixels: Pixels) -> tuple[Mask, Box | None]:
-    """The mask of a state, (H, W) bool, read-only, and its tight box, None where it is empty."""
+def paint(state: State, pixels: Pixels) -> Painted:
+    """The mask of a state, (H, W) bool, read-only."""
     if state.view is not None and state.logits is not None:
-        mask, box = pixels.paint(state.logits, state.view)
+        painted = pixels.paint(state.logits, state.view)
     elif state.initial is not None:
         mask = rle_decode(state.initial)
-        box = _box_of(mask)
+        painted = Painted(mask, _box_of(mask))
     else:
-        mask, box = np.zeros(pixels.image_size[::-1], np.bool_), None
-    mask.setflags(write=False)
-    return mask, box
+        painted = Painted(np.zeros(pixels.image_size[::-1], np.bool_), None)
+    painted.mask.setflags(write=False)
+    return painted
 
 
 def find(state: State, pixels: Pixels) -> Box | None:
@@ -65,21 +69,25 @@ def _box_of(mask: Mask) -> Box | None:
     return Box(*found) if found else None
 
 
-def previous_mask(state: State, view: View) -> NDArray[np.float32]:
+def previous_mask(state: State, view: View, mask: Mask | None = None) -> NDArray[np.float32]:
     """What the network is told of a state when it looks at a view.
 
     Args:
         state: the state before the click.
         view: where the network will look.
+        mask: the state's, where it is painted anyhow: an initial one is then not decoded again.
 
     Returns:
         (1, 1, S, S) float32 in [0, 1]; zeros without clicks and initial mask.
     """
-    probability = None
+    tensor, valid = encode.blank_previous(view)
     if state.view is not None and state.logits is not None:
-        probability = encode.sigmoid(state.logits)
-        if state.view != view:
-            probability = encode.resample_probability(probability, state.view, view)
+        if state.view == view:
+            encode.sigmoid(state.logits, out=valid)
+        else:
+            encode.resample_probability(encode.sigmoid(state.logits), state.view, view, out=valid)
     elif state.initial is not None:
-        probability = encode.mask_probability(rle_decode(state.initial), view)
-    return encode.previous_tensor(probability, view)
+        valid[:] = encode.mask_probability(rle_decode(state.initial) if mask is None else mask, view)
+    else:
+        valid[:] = 0
+    return tensor

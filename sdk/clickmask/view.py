@@ -5,6 +5,7 @@ from __future__ import annotations
 import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, get_args
 
 from .clicks import Click
@@ -72,7 +73,7 @@ class View:
     fit: Fit = "letterbox"
     coordinates: Coordinates = "half_pixel"
 
-    @property
+    @cached_property  # asked for a dozen times a click
     def valid_size(self) -> tuple[int, int]:
         """(w', h'): the part of the network input that shows the image; the rest is padding."""
         if self.fit == "squash":

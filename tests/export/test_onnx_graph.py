@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import replace
 
@@ -18,6 +19,7 @@ from clickmask_export import graph_lint
 from clickmask_export.errors import BuildError
 from clickmask_export.graphs import Graph, diffusion_graph, make_graphs
 from clickmask_export.onnx_graph import OPSET, export_onnx, serialise
+from clickmask_models.encode_once import EncodeOnceCDNet, EncodeOnceConfig
 from clickmask_models.pixel_diffusion import PixelDiffusion, PixelDiffusionConfig
 
 EXTENTS = [(1, 1, 64), (2, 4, 96), (3, 7, 160)]  # batch, clicks, size; one of them is the example's size
@@ -100,10 +102,39 @@ def test_shapes_between_carry_the_same_symbols_or_are_left_out(network_graph):
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     assert convolutions
     symbols = {symbol for shape in shapes.values() for symbol in shape if isinstance(symbol, str)}
-    assert symbols <= {"B", "M", "S"}
+    assert {word for symbol in symbols for word in re.findall(r"[A-Za-z]\w*", symbol)} <= {"B", "M", "S"}
     assert {"B", "S"} <= symbols
     weights = {tensor.name for tensor in model.graph.initializer}
     assert not weights & shapes.keys()
+
+
+def test_clicks_are_drawn_into_planes_of_a_stated_shape(network_graph):
+    """Else ONNX Runtime would copy the planes first."""
+    _, model = network_graph
+    shapes = {value.name: str(value.type) for value in model.graph.value_info}
+    drawn = [node for node in model.graph.node if node.op_type == "ScatterElements"]
+    assert drawn
+    assert all(shapes[node.input[0]] == shapes[node.output[0]] for node in drawn)
+
+
+def test_every_sum_of_maps_in_a_decoder_states_one_shape():
+    """Else ONNX Runtime would not compute it as part of the convolution before it (decision 0008)."""
+    config = EncodeOnceConfig(widths=(8, 12, 16, 20), click_widths=(4, 5, 6, 7))
+    _, decoder = make_graphs(EncodeOnceCDNet(config).eval(), flip=False, precision="fp32")
+    graph = export_onnx(decoder).graph
+    shapes = {
+        value.name: tuple(d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim)
+        for value in graph.value_info
+    }
+    maps = {node.output[0] for node in graph.node if node.op_type in ("Conv", "Resize")}
+    sums = [node for node in graph.node if node.op_type == "Add" and maps & set(node.input)]
+    assert len(sums) == 3 + 1 + 3 * 2 + 1  # inverted residuals, blends, Feature Diffusion
+    for node in sums:
+        shape, *summands = (shapes.get(name, name) for name in (*node.output, *node.input))
+        assert summands == [shape, shape]
+        assert isinstance(shape[1], int)
+    stated = {name for node in graph.node if node.op_type == "Conv" for name in node.output}
+    assert stated <= shapes.keys()
 
 
 def test_shapes_carry_the_symbols_of_the_manifest(exported):

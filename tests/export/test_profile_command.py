@@ -141,6 +141,8 @@ def test_the_benchmark_of_the_cpu_writes_its_page(root, tmp_path):
     for heading in ("Goals", "Clicks", "Pixel Diffusion", "At a person's pace", "Cold start", "Around"):
         assert f"## {heading}" in text
     assert "trial run" in text
+    rows = [line for line in text.splitlines() if line.startswith(("| 384 px |", "| by view |"))]
+    assert [row.split(" | ")[1:3] for row in rows] == [["0.1 s", "yes"]] * 3 + [["0.1 s", "no"]]
 
 
 @pytest.mark.parametrize("given", [(), ("--trust-host-code",)])

@@ -135,9 +135,10 @@ def test_the_convolution_that_eight_bits_harm_most_comes_first(feeds, tmp_path):
 
 
 def test_what_cuts_the_same_masks_is_taken_with_the_fewest_left_out(model, monkeypatch):
-    seen = iter([Agreement(0.5, 0.1), Agreement(0.96, 0.7), Agreement(0.96, 0.9)])
+    close = Agreement(0.955, 0.9)  # which the artefact could miss by a hair
+    seen = iter([Agreement(0.5, 0.1), Agreement(0.97, 0.7), close, Agreement(0.97, 0.9)])
     monkeypatch.setattr(quantization, "compare_graphs", lambda *_: next(seen))
-    monkeypatch.setattr(quantization, "LEFT_OUT", (0.0, 0.5, 1.0))
+    monkeypatch.setattr(quantization, "LEFT_OUT", (0.0, 0.3, 0.5, 1.0))
     stream = io.StringIO()
     models = {"network": model, "pixel_diffusion": b"as it is"}
     made = quantised(models, SPEC, Calibration(photos(2), photos(1)), 0.5, "onnxruntime", Progress(stream))

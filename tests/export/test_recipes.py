@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from clickmask.crop import CropPolicy
 from clickmask_export.errors import RecipeError
 from clickmask_export.recipes import Overrides, describe_diffusion, make_recipe
 from clickmask_models.cdnet import CDNet, CDNetConfig
@@ -31,7 +32,7 @@ def test_the_preset_is_the_one_whose_network_the_checkpoint_has(encode_once):
     assert recipe.input.sizes == (256, 384, 512, 608)
     assert recipe.input.previous_mask
     assert not recipe.flip
-    assert recipe.crop.kind == "fbrs"
+    assert recipe.crop == CropPolicy.named("stable")
     assert recipe.pixel_diffusion == encode_once.config.pixel_diffusion
 
     assert recipe.departures == ()

@@ -26,6 +26,7 @@ DOUBLES = {
     ROOT / "tests/sdk/tensorrt_double.py": {
         "Engine": "ICudaEngine",
         "Context": "IExecutionContext",
+        "Inspector": "EngineInspector",
         "ParserRefitter": "OnnxParserRefitter",
     },
 }

@@ -96,6 +96,28 @@ def test_many_threads_at_once(backend: str, precision: str, opened: Open, photo:
     assert max(worst) < 0.05, worst
 
 
+@pytest.mark.parametrize("backend", ["tensorrt", "onnxruntime"])  # torch keeps its own in a thread
+def test_a_thread_without_a_context_has_none_afterwards(
+    backend: str, opened: Open, photo: np.ndarray
+) -> None:
+    from cuda.bindings import driver as cudriver
+
+    runtime = opened(backend, "fp32")
+    scene = make_scene(runtime.manifest, photo, runtime.manifest.input.sizes[0])
+    contexts = []
+
+    def annotate() -> None:
+        for work in (lambda: None, lambda: scene.run(runtime)):
+            work()
+            contexts.append(cudriver.cuCtxGetCurrent())
+
+    thread = threading.Thread(target=annotate)
+    thread.start()
+    thread.join(300)
+
+    assert [int(context) for _, context in contexts] == [0, 0]
+
+
 @KIND
 def test_memory_does_not_grow(backend: str, precision: str, opened: Open, photo: np.ndarray) -> None:
     runtime = opened(backend, precision)

@@ -117,6 +117,16 @@ def test_zoom_in_is_that_of_fbrs(name):
     assert (crop.expansion, crop.hysteresis_iou, crop.small_object_expansion) == (1.4, 0.5, 1.0)
 
 
+@pytest.mark.parametrize("name", [DEFAULT, "encode_once_csfp"])
+def test_what_encodes_once_keeps_its_crop_for_as_long_as_it_can(name):
+    """The numbers that docs/decisions/0023 chose; the session's own ``stable`` has the same."""
+    crop = pipeline(name).crop
+    assert (crop.kind, crop.start_click, crop.min_size) == ("stable", 2, 64)
+    assert (crop.expansion, crop.min_fraction, crop.hysteresis_iou) == (1.3, 0.35, 0.3)
+    policies = pytest.importorskip("clickmask.crop")
+    assert policies.CropPolicy(**dataclasses.asdict(crop)) == policies.CropPolicy.named("stable")
+
+
 def test_no_two_presets_have_the_same_network():
     """The export finds a checkpoint's preset by its configuration."""
     networks = [preset(name) for name in PRESETS]

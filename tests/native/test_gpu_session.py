@@ -5,18 +5,14 @@ The kernels are those for the processor; CUDA, TensorRT and ONNX Runtime's CUDA 
 
 from __future__ import annotations
 
-import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "sdk"))
+from device_machines import HEIGHT, WIDTH, Foreign, LateKernels
 from gpu_machine import Machine, pretended
-from test_device_pixels import Foreign, LateKernels
-from view_builds import on_processor
 
 from clickmask import encode, paste
 from clickmask.backends import device_pixels
@@ -25,21 +21,15 @@ from clickmask.batching import BatchingBackend, batched
 from clickmask.bundle import load_bundle
 from clickmask.segmenter import Segmenter
 
-WIDTH, HEIGHT = 150, 110
 CLICKS = ((70, 60, True), (20, 20, False), (80, 50, True))
-
-
-@pytest.fixture(scope="module")
-def kernels(root: Path, tmp_path_factory: pytest.TempPathFactory) -> ViewKernels:
-    return on_processor(root, tmp_path_factory.mktemp("on_host"))
 
 
 @pytest.fixture(params=["tensorrt", "onnxruntime"])
 def machine(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernels: ViewKernels
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host_kernels: ViewKernels
 ) -> Machine:
     pretender = pretended(monkeypatch, tmp_path / "bundle", request.param)
-    late: Any = LateKernels(kernels, pretender.cuda)
+    late: Any = LateKernels(host_kernels, pretender.cuda)
     monkeypatch.setattr(device_pixels, "view_kernels", lambda: late)
     return pretender
 

@@ -84,7 +84,7 @@ def test_without_a_library_it_says_what_to_do(monkeypatch, tmp_path, content):
     path = tmp_path / "libclickmask_native.so"
     if content is not None:
         path.write_bytes(content)
-    monkeypatch.setattr(native_library, "_LIBRARY", path)
+    monkeypatch.setattr(native_library, "_LIBRARY", str(path))
     forget_library()
     try:
         assert not native_diffusion.available()

@@ -17,7 +17,6 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "sdk"))
 from sessions import resize_reference
-from view_builds import on_cuda, on_processor
 
 from clickmask import encode, paste
 from clickmask.backends.device_kernels import ImageStruct, ViewKernels
@@ -88,14 +87,14 @@ class TorchMemory:
         return array.cpu().numpy()
 
 
-@pytest.fixture(scope="module")
-def on_host(root: Path, tmp_path_factory: pytest.TempPathFactory) -> HostMemory:
-    return HostMemory(on_processor(root, tmp_path_factory.mktemp("on_host")))
+@pytest.fixture
+def on_host(host_kernels: ViewKernels) -> HostMemory:
+    return HostMemory(host_kernels)
 
 
-@pytest.fixture(scope="module")
-def on_gpu(root: Path, tmp_path_factory: pytest.TempPathFactory) -> TorchMemory:
-    return TorchMemory(on_cuda(root, tmp_path_factory.mktemp("on_gpu")))
+@pytest.fixture
+def on_gpu(cuda_kernels: ViewKernels) -> TorchMemory:
+    return TorchMemory(cuda_kernels)
 
 
 @pytest.fixture(params=["on_host", pytest.param("on_gpu", marks=pytest.mark.gpu)])

@@ -1,4 +1,4 @@
-"""A CUDA runtime without a GPU: what ``cuda.bindings.runtime`` is to clickmask, with lazy streams.
+"""CUDA without a GPU: what ``cuda.bindings`` is to clickmask, with lazy streams.
 
 Work on a stream is done no earlier than somebody waits for it, so that a missing wait shows as wrong numbers.
 Fresh memory is NaN, freed memory is noticed, and what may not be called while a stream is captured fails as
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from driver_double import FakeDriver
 
 Error = enum.Enum(
     "cudaError_t",
@@ -59,6 +60,8 @@ class FakeCuda:
         memory_limit: Bytes of device memory that there are.
         place: Kind and device of every address that is asked about.
         crossed: Bytes copied "in", from host to device, and "out".
+        driver: What tells which contexts there are.
+        captured_globally: While true no thread can allocate, as where a capture is in CUDA's global mode.
     """
 
     def __init__(self, memory_limit: int = 1 << 30) -> None:
@@ -71,7 +74,8 @@ class FakeCuda:
         self.blocks: dict[int, tuple[Any, int, str]] = {}
         self.handles: list[Handle] = []
         self.streams: dict[int, Handle] = {}
-        self.device = threading.local()
+        self.driver = FakeDriver()
+        self.captured_globally = False
         self.lock = threading.RLock()
         self.module = types.ModuleType("cuda.bindings.runtime")
         self.module.__dict__.update(
@@ -93,11 +97,20 @@ class FakeCuda:
                 self.log.append((name, threading.get_ident()))
                 if name in self.fail:
                     return (self.fail[name], None)
+                if name != "cudaGetErrorString":
+                    self.driver.context()
                 result = inner(*arguments)
                 return result if isinstance(result, tuple) else (OK, result)
 
         call.__name__ = name
         return call
+
+    def modules(self) -> dict[str, types.ModuleType]:
+        """What to put into ``sys.modules``."""
+        package = types.ModuleType("cuda.bindings")
+        package.runtime, package.driver = self.module, self.driver.module  # type: ignore[attr-defined]
+        found = (types.ModuleType("cuda"), package, self.module, self.driver.module)
+        return {module.__name__: module for module in found}
 
     def live(self, kind: str) -> int:
         """Streams, events, graphs, "device" or "pinned" blocks that nobody has freed."""
@@ -129,7 +142,7 @@ class FakeCuda:
         return handle
 
     def _allocate(self, nbytes: int, kind: str) -> Any:
-        if self.capturing():
+        if self.capturing() or self.captured_globally:
             return (Error.cudaErrorStreamCaptureUnsupported, None)
         used = sum(size for _, size, of in self.blocks.values() if of == "device")
         if kind == "device" and used + nbytes > self.memory_limit:
@@ -157,12 +170,6 @@ class FakeCuda:
     def cudaGetErrorString(self, error: Error) -> Any:
         return f"text of {error.name}".encode()
 
-    def cudaGetDevice(self) -> int:
-        return getattr(self.device, "index", 0)
-
-    def cudaSetDevice(self, index: int) -> None:
-        self.device.index = index
-
     def cudaStreamCreateWithFlags(self, flags: int) -> Handle:
         assert flags == 1
         stream = self._new("stream")
@@ -178,6 +185,10 @@ class FakeCuda:
             return (Error.cudaErrorStreamCaptureUnsupported,)
         self._drain(self.streams[int(stream)])
         return None
+
+    def cudaDeviceSynchronize(self) -> None:
+        for stream in self.streams.values():
+            self._drain(stream)
 
     def cudaEventCreateWithFlags(self, flags: int) -> Handle:
         assert flags == 2

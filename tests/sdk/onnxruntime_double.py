@@ -1,12 +1,13 @@
 """ONNX Runtime's CUDA provider without a GPU: the real runtime computes, on a ``FakeCuda``'s memory.
 
 Work is queued on the stream that a session was opened with. CUDA graphs are ONNX Runtime's: kept by thread
-and number, and replayed at the addresses of their first run, whatever is bound.
+and number, captured in the global mode, and replayed at the addresses of their first run, whatever is bound.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 import types
 from collections import Counter
 from typing import Any
@@ -98,6 +99,10 @@ class Session:
                 how = "replay" if key in self.graphs else "capture"
                 bound = self.graphs.setdefault(key, bound)
             self.runtime.counts[how] += 1
+            if how == "capture":
+                self.runtime.cuda.captured_globally = True
+                time.sleep(0.001)
+                self.runtime.cuda.captured_globally = False
             self.runtime.cuda.put(self.stream, lambda: self._compute(bound))
         finally:
             self.busy.release()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+import math
 import sys
 import threading
 import types
@@ -21,6 +22,7 @@ DataType = enum.Enum("DataType", ["FLOAT", "HALF"])
 IOMode = enum.Enum("TensorIOMode", ["INPUT", "OUTPUT"])
 Location = enum.Enum("TensorLocation", ["DEVICE", "HOST"])
 Strategy = enum.Enum("ExecutionContextAllocationStrategy", ["STATIC", "USER_MANAGED"])
+Information = enum.Enum("LayerInformationFormat", ["ONELINE", "JSON"])
 Severity = enum.Enum("Severity", ["INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"])
 HOST = HostFacts(
     platform="linux x86_64",
@@ -39,6 +41,13 @@ class ILogger:
     """The base that a logger must call."""
 
     Severity = Severity
+
+    def __init__(self) -> None:
+        self.ready = True
+
+
+class IProfiler:
+    """The base that a profiler must call."""
 
     def __init__(self) -> None:
         self.ready = True
@@ -69,6 +78,9 @@ class FakeTensorRt:
             TensorLocation=Location,
             ExecutionContextAllocationStrategy=Strategy,
             ILogger=ILogger,
+            IProfiler=IProfiler,
+            LayerInformationFormat=Information,
+            volume=math.prod,
             Runtime=lambda logger: Runtime(self, logger),
             Refitter=lambda engine, _logger: Refitter(self, engine),
             OnnxParserRefitter=lambda refitter, _logger: ParserRefitter(self, refitter),
@@ -83,14 +95,7 @@ def pretend_gpu(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
     """Make this process believe that it is on ``HOST``."""
     cuda = FakeCuda()
     trt = FakeTensorRt(cuda)
-    package = types.ModuleType("cuda.bindings")
-    package.runtime = cuda.module  # type: ignore[attr-defined]
-    for name, module in (
-        ("cuda", types.ModuleType("cuda")),
-        ("cuda.bindings", package),
-        ("cuda.bindings.runtime", cuda.module),
-        ("tensorrt", trt.module),
-    ):
+    for name, module in {**cuda.modules(), "tensorrt": trt.module}.items():
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(tensorrt, "host_facts", lambda: HOST)
     return trt
@@ -136,16 +141,34 @@ class Engine:
     def get_device_memory_size_for_profile_v2(self, profile: int) -> int:
         return SCRATCH[self.facts["graph"]] * (profile + 1)
 
-    def create_execution_context(self, strategy: Strategy) -> Any:
-        assert strategy is Strategy.USER_MANAGED
-        return Context(self) if self.trt.works("create_execution_context") else None
+    def create_execution_context(self, strategy: Strategy = Strategy.STATIC) -> Any:
+        return Context(self, strategy) if self.trt.works("create_execution_context") else None
+
+    def create_engine_inspector(self) -> Inspector:
+        return Inspector(self)
+
+
+class Inspector:
+    """One layer, of which two nodes became one."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def get_engine_information(self, form: Information) -> str:
+        assert form is Information.JSON
+        graph = self.engine.facts["graph"]
+        metadata = f"[ONNX Layer: network.{graph}/Conv]\x1e[ONNX Layer: network.{graph}/Relu]"
+        return json.dumps({"Layers": [{"Name": f"{graph} layer", "Metadata": metadata}]})
 
 
 class Context:
     """Checks what it is told and runs the graph in NumPy when its stream gets there."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, strategy: Strategy) -> None:
         self.engine, self.trt, self.cuda = engine, engine.trt, engine.trt.cuda
+        self.strategy = strategy
+        self.profiler: Any = None
+        self.enqueue_emits_profile = False
         self.graph = engine.facts["graph"]
         self.profile = 0
         self.shapes: dict[str, tuple[int, ...]] = {}
@@ -162,6 +185,7 @@ class Context:
         return self.trt.works("set_optimization_profile_async")
 
     def set_device_memory(self, memory: int, size: int) -> None:
+        assert self.strategy is Strategy.USER_MANAGED
         assert memory % 256 == 0
         assert size >= self.engine.get_device_memory_size_for_profile_v2(self.profile)
         self.scratch = (memory, size)
@@ -207,6 +231,7 @@ class Context:
 
     def _work(self, shapes: dict[str, Any], addresses: dict[str, int], scratch: tuple[int, int]) -> Any:
         outputs = self._outputs()
+        assert scratch[1] or self.strategy is Strategy.STATIC
 
         def run() -> None:
             if scratch[1]:
@@ -214,6 +239,9 @@ class Context:
             feeds = {name: self._view(name, shapes[name], addresses) for name in shapes}
             name, result = self._compute(feeds)
             self._view(name, outputs[name], addresses)[:] = result
+            if self.profiler is not None and self.enqueue_emits_profile:
+                assert self.profiler.ready
+                self.profiler.report_layer_time(f"{self.graph} layer", float(len(self.runs)))
 
         return run
 

@@ -202,11 +202,29 @@ class TestStable:
         corner = Box(0, 0, 160, 160)
         assert next_box(self.policy, SIZE, [Click(60, 60)] * 3, Box(0, 0, 120, 120), corner) == corner
 
-    def test_a_positive_click_outside_moves_it_and_a_negative_one_does_not(self) -> None:
-        outside = Click(600, 400)
-        assert next_box(self.policy, SIZE, clicks(3, outside), self.bbox, self.snapped).holds(outside)
+    def test_a_positive_click_outside_looks_at_the_whole_image_and_a_negative_one_does_not(self) -> None:
+        outside, inside = Click(576, 400), Click(575, 400)
+        assert next_box(self.policy, SIZE, clicks(3, outside), self.bbox, self.snapped) == WHOLE
+        assert next_box(self.policy, SIZE, clicks(2, outside), self.bbox, WHOLE) == WHOLE
+        assert next_box(self.policy, SIZE, clicks(3, inside), self.bbox, self.snapped) == self.snapped
         far = Click(900, 700, False)
         assert next_box(self.policy, SIZE, clicks(3, far), self.bbox, self.snapped) == self.snapped
+
+    def test_the_click_after_sees_the_object_and_that_click(self) -> None:
+        # the mask did not reach the click: 450..601, and 40 % is 419.3..631.7, in cells of 8
+        made = [*clicks(2), Click(600, 400)]
+        seen = next_box(self.policy, SIZE, [*made, Click(500, 400)], self.bbox, WHOLE)
+        assert seen == Box(416, 328, 632, 472)
+
+    def test_it_is_known_before_the_click_unless_that_is_a_positive_one_outside(self) -> None:
+        for bbox, previous in (
+            (self.bbox, self.snapped),
+            (self.bbox, WHOLE),
+            (Box(428, 350, 550, 450), self.snapped),
+        ):
+            known = next_box(self.policy, SIZE, clicks(3, Click(0, 0, False)), bbox, previous)
+            for click in (Click(known.x0, known.y0), Click(known.x1 - 1, known.y1 - 1), Click(3, 3, False)):
+                assert next_box(self.policy, SIZE, clicks(3, click), bbox, previous) == known
 
     def test_it_moves_when_it_is_far_too_large(self) -> None:
         # 152 x 144 px in 270 x 270 are .563 * .533 = .3003; in 272 x 272 .2959

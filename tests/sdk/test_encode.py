@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 
+import cv2
 import numpy as np
 import pytest
 from sessions import make_image, paste_reference, resize_reference
@@ -12,12 +13,22 @@ from sessions import make_image, paste_reference, resize_reference
 from clickmask import encode, native_library, native_pixels
 from clickmask.clicks import Click
 from clickmask.errors import InvalidInputError
+from clickmask.state import State, previous_mask
 from clickmask.view import Box, View
 
 COORDINATES = ("half_pixel", "public")
 # cv2 averages uint8 to uint8 (half a grey level); everything else is float32
 TOLERANCE = 0.51 / 255
 SHAPES = [(40, 30), (64, 64), (200, 150), (7, 333), (1, 1), (1, 90), (97, 2), (65, 63)]
+
+
+@pytest.fixture(params=["library", "without"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the compiled library, and as on a machine where it was not built."""
+    if request.param == "without":
+        monkeypatch.setattr(native_library, "available", lambda: False)
+    elif reason := native_library.unavailable_because():
+        pytest.skip(reason)
 
 
 @pytest.mark.parametrize("coordinates", COORDINATES)
@@ -131,6 +142,7 @@ def test_clicks_tensor_rows_and_padding() -> None:
         encode.clicks_tensor([Click(0, 0)] * 5, view, 4)
 
 
+@pytest.mark.usefixtures("form")
 def test_sigmoid_and_logit() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -146,14 +158,47 @@ def test_sigmoid_and_logit() -> None:
     assert encode.logit(0.49) == pytest.approx(math.log(0.49 / 0.51))
 
 
-def test_previous_tensor_pads_with_zero() -> None:
-    view = View(Box(0, 0, 20, 10), 64)
-    tensor = encode.previous_tensor(np.ones((32, 64), np.float32), view)
-    assert tensor.shape == (1, 1, 64, 64)
-    assert tensor.dtype == np.float32
-    assert tensor[0, 0, :32].all()
-    assert not tensor[0, 0, 32:].any()
-    assert not encode.previous_tensor(None, view).any()
+@pytest.mark.parametrize("box", [Box(0, 0, 20, 10), Box(5, 5, 15, 25), Box(0, 0, 30, 30)])
+@pytest.mark.parametrize("earlier", [None, Box(0, 0, 20, 10), Box(2, 1, 32, 31)])
+@pytest.mark.usefixtures("form")
+def test_the_previous_mask_fills_the_valid_part_and_pads_with_zero(box, earlier) -> None:
+    view = View(box, 64)
+    now = State()
+    if earlier is not None:
+        before = View(earlier, 64)
+        logits = np.full(before.valid_size[::-1], 1.5, np.float32)
+        now = State((Click(3, 4),), view=before, logits=logits)
+    tensor = previous_mask(now, view)
+    assert (tensor.shape, tensor.dtype, tensor.flags.c_contiguous) == ((1, 1, 64, 64), np.float32, True)
+    width, height = view.valid_size
+    assert not tensor[0, 0, height:].any()
+    assert not tensor[0, 0, :, width:].any()
+    told = tensor[0, 0, :height, :width]
+    seen = np.zeros((64, 64), np.bool_)  # of the image, by the earlier view
+    if earlier is not None:
+        seen[earlier.slices] = True
+    sure = cv2.resize(seen[box.slices].astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_allclose(told[sure == 1], 1 / (1 + math.exp(-1.5)), atol=1e-6)
+    assert not told[sure == 0].any()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (33, 1), (48, 70)])
+@pytest.mark.parametrize("step", [0.0, 0.31, 1.0, 1.7])
+def test_values_between_are_the_same_bit_for_bit_with_and_without_the_library(shape, step) -> None:
+    if reason := native_library.unavailable_because():
+        pytest.skip(reason)
+    values = np.random.default_rng(4).normal(size=shape).astype(np.float32)
+    rows, columns = -1.3 + step * np.arange(37), 0.25 + step * np.arange(61)
+    expected = encode.lerp(encode.lerp(values, rows, axis=0), columns, axis=1)
+    exact = [np.interp(columns, np.arange(shape[1]), row) for row in values.astype(np.float64)]
+    exact = np.stack([np.interp(rows, np.arange(shape[0]), column) for column in np.array(exact).T], axis=1)
+    np.testing.assert_allclose(expected, exact, atol=1e-5)
+    for name in native_library.instruction_sets():
+        out = np.full((39, 64), np.nan, np.float32)
+        native_pixels.lerp(values, rows, columns, out[1:-1, 2:-1], name)
+        np.testing.assert_array_equal(out[1:-1, 2:-1], expected)
+        out[1:-1, 2:-1] = np.nan
+        assert np.isnan(out).all()
 
 
 @pytest.mark.parametrize("coordinates", COORDINATES)
@@ -171,6 +216,7 @@ def smooth(width: int, height: int) -> np.ndarray:
     return (1 / (1 + np.exp(30 * (radius - 0.3)))).astype(np.float32)
 
 
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("coordinates", COORDINATES)
 @pytest.mark.parametrize("new", [Box(30, 20, 130, 120), Box(0, 0, 400, 300), Box(60, 60, 300, 200)])
 @pytest.mark.parametrize("old", [Box(40, 40, 160, 130), Box(0, 0, 400, 300), Box(100, 50, 164, 114)])
@@ -201,6 +247,7 @@ def test_resampling_to_the_same_view_changes_nothing() -> None:
         )
 
 
+@pytest.mark.usefixtures("form")
 def test_resampling_is_zero_outside_the_old_box() -> None:
     old, new = View(Box(0, 0, 64, 64), 64), View(Box(0, 0, 128, 128), 64)
     warped = encode.resample_probability(np.ones((64, 64), np.float32), old, new)

@@ -69,12 +69,13 @@ def test_second_pass_is_the_state_and_the_next_click_s_previous_mask() -> None:
     assert session.crop is not None
     view = View(session.crop, 128)
     # 12 network pixels of 105 / 128, no longer of 400 / 128
-    expected, _ = paste.paste_with_box(disk(view, 200, 150), view, (WIDTH, HEIGHT), 0.5)
+    expected = paste.paste_with_box(disk(view, 200, 150), view, (WIDTH, HEIGHT), 0.5).mask
     np.testing.assert_array_equal(mask, expected)
     assert session.bbox()[2:] == [19, 19]
     session.click(210, 150)
     probability = encode.sigmoid(disk(view, 200, 150))
-    told = encode.previous_tensor(encode.resample_probability(probability, view, whole_view()), whole_view())
+    told, valid = encode.blank_previous(whole_view())
+    valid[:] = encode.resample_probability(probability, view, whole_view())
     np.testing.assert_allclose(backend.decoded[2]["previous_mask"], told, atol=1e-6)
     assert len(session.clicks) == 2
 
@@ -95,7 +96,8 @@ def test_initial_mask_is_told_to_the_first_pass_only() -> None:
     initial[200:260, 300:380] = True
     session.set_mask(initial)
     session.click(60, 60)
-    told = encode.previous_tensor(encode.mask_probability(initial, whole_view()), whole_view())
+    told, valid = encode.blank_previous(whole_view())
+    valid[:] = encode.mask_probability(initial, whole_view())
     np.testing.assert_array_equal(backend.decoded[0]["previous_mask"], told)
     assert session.crop == Box(8, 8, 113, 113)  # the first pass did not find the initial mask
 

@@ -10,9 +10,11 @@ import pytest
 from bundles import (
     prompt,
 )
+from cuda_double import Error
 from gpu_machine import Machine
 
-from clickmask.backends.cuda_memory import DevicePool
+from clickmask.backends.cuda_memory import DevicePool, PinnedArrays
+from clickmask.backends.cuda_runtime import CudaRuntime
 from clickmask.errors import BackendError
 
 # Ownership
@@ -122,12 +124,44 @@ def test_no_memory_at_all_names_the_call(any_machine: Machine) -> None:
         backend.encode(prompt(1, 64)[0])
 
 
-def test_the_applications_device_is_left_as_it_was(machine: Machine) -> None:
+@pytest.mark.parametrize("own", [[], ["the application's"]], ids=["none", "its_own"])
+def test_a_threads_context_is_left_as_it_was_and_other_devices_alone(
+    machine: Machine, own: list[Any]
+) -> None:
+    contexts = machine.cuda.driver
+    contexts.stack.extend(own)
     backend = machine.open(device="cuda:1")
     image, clicks, mask = prompt(1, 64)
-
-    backend.decode(backend.encode(image), clicks, mask)
+    features = backend.encode(image)
+    backend.decode(features, clicks, mask)
     backend.warmup()
+    backend.close()
+    del features  # freed by whichever thread it goes in
+    gc.collect()
 
-    assert machine.cuda.cudaGetDevice() == 0
-    assert backend.device == "cuda:1"
+    assert contexts.stack == own
+    assert contexts.primaries == {1}
+    assert machine.cuda.live("device") == 0
+
+
+def test_memory_that_cuda_does_not_free_is_freed_later(machine: Machine) -> None:
+    cuda = CudaRuntime(0)
+    pool, pinned = DevicePool(cuda), PinnedArrays(cuda)
+    held = [pool.take((nbytes,), "uint8") for nbytes in (1000, 1000, 2000)]
+    for name in ("image", "clicks"):
+        pinned.array(name, (9,), "uint8")
+    del held
+    kept = {kind: machine.cuda.live(kind) for kind in ("device", "pinned")}
+    assert kept == {"device": 3, "pinned": 2}
+    for name in ("cudaFree", "cudaFreeHost"):
+        machine.cuda.fail[name] = Error.cudaErrorInvalidValue
+    for free, name in ((pool.trim, "cudaFree"), (pinned.close, "cudaFreeHost")):
+        with pytest.raises(BackendError, match=f"{name} failed"):
+            free()
+    assert {kind: machine.cuda.live(kind) for kind in kept} == kept
+
+    machine.cuda.fail.clear()
+    pool.trim()
+    pinned.close()
+
+    assert {kind: machine.cuda.live(kind) for kind in kept} == dict.fromkeys(kept, 0)

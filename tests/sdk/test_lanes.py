@@ -10,10 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bundles import (
-    DIFFUSION,
-    prompt,
-)
+from at_once import at_once
+from bundles import DIFFUSION, prompt
 from cuda_double import Error
 from gpu_machine import Machine, truth
 
@@ -26,26 +24,17 @@ from clickmask.errors import BackendError
 def test_many_threads_at_once(any_machine: Machine) -> None:
     backend = any_machine.open(encodes_once=True, pixel_diffusion=DIFFUSION)
     backend.warmup()
-    wrong: list[Any] = []
 
     def annotate(seed: int) -> None:
-        try:
-            for turn in range(4):
-                size, slots = (64, 96, 128)[(seed + turn) % 3], (4, 8)[turn % 2]
-                image, clicks, mask = prompt(1, size, slots, seed=10 * seed + turn)
-                logits = backend.decode(backend.encode(image), clicks, mask)
-                expected = truth({"encodes_once": True, "pixel_diffusion": 1}, image, clicks, mask)
-                np.testing.assert_allclose(logits, expected, rtol=0, atol=2e-6)
-        except BaseException as exc:
-            wrong.append(exc)
+        for turn in range(4):
+            size, slots = (64, 96, 128)[(seed + turn) % 3], (4, 8)[turn % 2]
+            image, clicks, mask = prompt(1, size, slots, seed=10 * seed + turn)
+            logits = backend.decode(backend.encode(image), clicks, mask)
+            expected = truth({"encodes_once": True, "pixel_diffusion": 1}, image, clicks, mask)
+            np.testing.assert_allclose(logits, expected, rtol=0, atol=2e-6)
 
-    threads = [threading.Thread(target=annotate, args=(seed,)) for seed in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    at_once(annotate, 6)
 
-    assert not wrong, wrong[0]
     assert any_machine.cuda.live("stream") <= 2 * LANES
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from at_once import at_once
 from sessions import everything, make_image, make_segmenter
 
 from clickmask.errors import InvalidInputError, SessionStateError
@@ -142,11 +143,7 @@ def test_a_storm_from_many_threads_loses_no_click(live: LiveSession) -> None:
                 live.preview(x, y)
             clicks.append(live.click(x, y))
 
-    threads = [threading.Thread(target=storm, args=(seed,)) for seed in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(A_WHILE)
+    at_once(storm, 3)
     assert not wait(clicks, A_WHILE).not_done
     assert len(live.session.clicks) == 24 == len(clicks)
 

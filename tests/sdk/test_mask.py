@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pictures import RING, picture
 
+from clickmask import mask as mask_module
 from clickmask.errors import InvalidInputError
 from clickmask.mask import as_mask, mask_box, rle, rle_decode
 
@@ -61,8 +64,16 @@ def test_run_lengths_of_a_box_by_hand() -> None:
     assert rle(mask)["counts"] == "=3300000;"
 
 
+@pytest.fixture(params=["at once", "in bands"])
+def bands(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Columns laid end to end all at once, as small masks are, and a few at a time."""
+    if request.param == "in bands":
+        monkeypatch.setattr(mask_module, "_BAND_PIXELS", 25)
+
+
+@pytest.mark.usefixtures("bands")
 @given(masks)
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_run_lengths_round_trip_and_follow_the_definition(mask) -> None:
     counts = rle(mask, compressed=False)["counts"]
     assert isinstance(counts, list)
@@ -71,6 +82,18 @@ def test_run_lengths_round_trip_and_follow_the_definition(mask) -> None:
     assert rle(mask)["counts"] == compress_reference(counts)
     for encoded in (rle(mask), rle(mask, compressed=False)):
         np.testing.assert_array_equal(rle_decode(encoded), mask)
+
+
+def test_run_lengths_of_a_large_mask_take_little_room_beside_it() -> None:
+    mask = np.zeros((3000, 4000), np.bool_)
+    mask[200:2900, 300:3500] = True
+    encoded = rle(mask)
+    for call, room in ((lambda: rle(mask), 0.5), (lambda: rle_decode(encoded), 1.5)):
+        tracemalloc.start()
+        call()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < room * mask.size
 
 
 @given(st.lists(st.integers(1, 2**24), min_size=1, max_size=8))

@@ -19,6 +19,7 @@ from runtimes import CPU
 from tensorrt_double import HOST
 
 from clickmask.backends import cuda_device
+from clickmask.backends.lanes import LANES
 from clickmask.backends.onnxruntime_cuda import OnnxRuntimeCudaBackend
 from clickmask.errors import BackendError, BackendUnavailableError
 
@@ -36,8 +37,8 @@ def test_graphs_are_captured_at_warmup_and_replayed_from_any_thread(machine: Mac
 
     backend.warmup()
 
-    # 3 sizes: the encoder, and decoder and Pixel Diffusion with 4, 8, 16 and 32 rows, in the one lane.
-    assert machine.ort.counts["capture"] == 3 * (1 + 2 * 4)
+    # 3 sizes: the encoder, and decoder and Pixel Diffusion with 4, 8, 16 and 32 rows.
+    assert machine.ort.counts["capture"] == 3 * (1 + 2 * 4) * LANES
     machine.ort.counts.clear()
     expected = truth({"encodes_once": True, "pixel_diffusion": 1}, image, clicks, mask)
     with ThreadPoolExecutor(3) as pool:  # threads that captured nothing
@@ -55,6 +56,54 @@ def test_sessions_work_on_the_lanes_stream_and_without_tf32(machine: Machine) ->
     for options in machine.ort.options:
         assert (options["device_id"], options["use_tf32"], options["enable_cuda_graph"]) == ("0", "0", "1")
         assert int(options["user_compute_stream"]) in streams
+
+
+def test_a_click_does_not_wait_for_a_crop_that_is_encoded_ahead(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = machine.open(encodes_once=True)
+    image, clicks, mask = prompt(1, 64)
+    features = backend.encode(image)
+    run, encoding, clicked = Session.run_with_iobinding, threading.Event(), threading.Event()
+
+    def slow_encoder(session: Session, *arguments: Any) -> None:
+        if not session.get_inputs()[1:]:  # the image alone
+            encoding.set()
+            assert clicked.wait(20)
+        run(session, *arguments)
+
+    monkeypatch.setattr(Session, "run_with_iobinding", slow_encoder)
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(backend.encode, image)
+        assert encoding.wait(20)
+        logits = backend.decode(features, clicks, mask)
+        clicked.set()
+        ahead.result()
+
+    expected = truth({"encodes_once": True}, image, clicks, mask)
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=2e-6)
+
+
+def test_nothing_of_ours_allocates_while_a_graph_is_captured(machine: Machine) -> None:
+    backend = machine.open(encodes_once=True)
+    image, clicks, mask = prompt(1, 64)
+    over = threading.Event()
+
+    def annotate(_: int) -> int:
+        turns = 0
+        while not over.is_set() or turns == 0:
+            backend.decode(backend.encode(image), clicks, mask)
+            turns += 1
+        return turns
+
+    with ThreadPoolExecutor(3) as pool:
+        clicked = pool.map(annotate, range(3))
+        try:
+            backend.warmup()
+        finally:
+            over.set()
+        assert min(clicked) > 0
+    assert machine.ort.counts["capture"] == 3 * (1 + 4) * LANES
 
 
 def test_where_graphs_cannot_be_captured_it_runs_without(

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pictures import RING, picture
 
-from clickmask import native_library, native_pixels, outlines
+from clickmask import native_library, native_pixels, outlines, paste
 from clickmask.mask import mask_box
 from clickmask.outlines import Region, polygons, regions
-from clickmask.view import Box
+from clickmask.view import Box, View
 
 masks = arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
 
@@ -112,6 +112,7 @@ def test_holes_that_meet_at_a_corner_of_the_image_grid() -> None:
 def test_empty_mask_has_no_outlines() -> None:
     assert polygons(np.zeros((4, 5), bool)) == []
     assert regions(np.zeros((4, 5), bool)) == []
+    assert polygons(np.zeros((4, 5), bool), Box(1, 1, 3, 3)) == []
 
 
 def test_outlines_of_a_large_disk_are_quick_and_enclose_its_area() -> None:
@@ -129,10 +130,10 @@ def test_rings_are_the_same_with_and_without_the_library(monkeypatch, shape, sha
         pytest.skip(reason)
     mask = np.random.default_rng(shape[1]).random(shape) < share
     monkeypatch.setattr(native_pixels, "_CORNERS", 8)  # too few at first
-    found, expected = native_pixels.rings(mask), outlines._rings(mask) if mask.any() else []
-    assert len(found) == len(expected)
-    for ours, theirs in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    corners, ends, _ = native_pixels.Runs.of(mask).outlines()
+    expected = outlines._rings(mask)
+    assert ends.tolist() == np.cumsum([len(ring) for ring in expected]).tolist()
+    np.testing.assert_array_equal(corners, np.concatenate([np.zeros((0, 2)), *expected]))
 
 
 def test_a_known_box_changes_nothing() -> None:
@@ -147,13 +148,53 @@ def test_a_known_box_changes_nothing() -> None:
         assert [hole.tolist() for hole in ours.holes] == [hole.tolist() for hole in theirs.holes]
 
 
+@pytest.mark.parametrize("coordinates", ["half_pixel", "public"])
+@pytest.mark.parametrize("draw", ["noise", "blob", "stripes", "full", "empty"])
+def test_the_runs_that_painting_found_give_the_outlines_of_the_mask(draw, coordinates) -> None:
+    view = View(Box(13, 7, 313, 227), 64, "letterbox", coordinates)
+    width, height = view.valid_size
+    rows, columns = np.mgrid[:height, :width]
+    logits = {
+        "noise": np.random.default_rng(8).normal(0, 3, (height, width)),
+        "blob": 20 - np.hypot(rows - 20, columns - 30),
+        "stripes": np.where(columns % 3 == 0, 4.0, -4.0),
+        "full": np.full((height, width), 3.0),
+        "empty": np.full((height, width), -3.0),
+    }[draw].astype(np.float32)
+    mask, box, runs = paste.paste_with_box(logits, view, (330, 240), 0.5)
+    assert (runs is None) != native_library.available()
+    assert polygons(mask, box, runs) == polygons(mask)
+    for ours, theirs in zip(regions(mask, box, runs), regions(mask), strict=True):
+        np.testing.assert_array_equal(ours.outer, theirs.outer)
+        assert [hole.tolist() for hole in ours.holes] == [hole.tolist() for hole in theirs.holes]
+
+
 @pytest.mark.skipif(not native_library.available(), reason="the native library is not built")
-def test_a_strip_wider_than_any_network_input_has_outlines_and_paint() -> None:
+@given(masks)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_holes_belong_to_the_piece_that_labelling_finds(mask) -> None:
+    found = outlines._Outlines(*native_pixels.Runs.of(mask).outlines())
+    assert found.owners is not None
+    assert found.owners.tolist() == outlines._owners(mask, found).tolist()
+
+
+@pytest.mark.skipif(not native_library.available(), reason="the native library is not built")
+def test_threads_find_the_runs_that_one_finds(monkeypatch) -> None:
+    mask = np.random.default_rng(2).random((700, 90)) < 0.6
+    alone = native_pixels.Runs.of(mask).outlines()
+    monkeypatch.setattr(native_pixels, "_ALONE", 0)
+    monkeypatch.setattr(native_pixels, "_THREADS", 4)
+    for ours, theirs in zip(native_pixels.Runs.of(mask).outlines(), alone, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.skipif(not native_library.available(), reason="the native library is not built")
+def test_a_strip_wider_than_any_network_input_has_outlines_and_a_box() -> None:
     strip = np.zeros((2, 40_000), np.bool_)
     strip[:, 35_000:] = True
-    (ring,) = native_pixels.rings(strip)
+    ring, ends, _ = native_pixels.Runs.of(strip).outlines()
+    assert ends.tolist() == [4]
     assert sorted(map(tuple, ring.tolist())) == [(35_000, 0), (35_000, 2), (40_000, 0), (40_000, 2)]
-    painted = np.zeros((2, 40_000), np.bool_)
     values = np.array([[-1.0, 1.0]], np.float32)
-    box = native_pixels.paint(values, 0.0, painted.shape, (0.5, 2 / 40_000), 0.5, painted)
+    box, _ = native_pixels.value_runs(values, 0.0, strip.shape, (0.5, 2 / 40_000), 0.5)
     assert box == (20_000, 0, 40_000, 2)

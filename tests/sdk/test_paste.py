@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sessions import new_session, paste_reference, probability_reference
 
 from clickmask import native_library, native_pixels, paste
+from clickmask.errors import BackendUnavailableError
 from clickmask.mask import mask_box
 from clickmask.view import Box, View
 
@@ -139,10 +140,10 @@ def test_mask_and_box_are_the_definition_s_with_and_without_the_library(
         "stripes": np.where(np.arange(width) % 3 == 0, 4, -4) * np.ones((height, 1), np.float32),
     }[draw].astype(np.float32)
     image_size = (view.box.x1 + 5, view.box.y1 + 2)
-    mask, box = paste.paste_with_box(logits, view, image_size, 0.3)
+    mask, box, _ = paste.paste_with_box(logits, view, image_size, 0.3)
     assert paste.paste_box(logits, view, 0.3) == box
     monkeypatch.setattr(native_library, "available", lambda: False)
-    slow, slow_box = paste.paste_with_box(logits, view, image_size, 0.3)
+    slow, slow_box, _ = paste.paste_with_box(logits, view, image_size, 0.3)
     assert paste.paste_box(logits, view, 0.3) == slow_box
 
     reference = np.zeros(image_size[::-1])
@@ -173,7 +174,8 @@ def test_whole_numbers_meet_ties_exactly(height, width, rows, columns, seed) -> 
     if reason := native_library.unavailable_because():
         pytest.skip(reason)
     mask = np.zeros((rows, columns), np.bool_)
-    box = native_pixels.paint(values, 0.0, mask.shape, (0.5, 0.5), 2.0, mask)
+    box, runs = native_pixels.value_runs(values, 0.0, mask.shape, (0.5, 0.5), 2.0)
+    runs.paint(mask)
     np.testing.assert_array_equal(mask, expected)
     assert box == mask_box(expected)
 
@@ -184,17 +186,21 @@ def test_values_that_rounding_swallows_stay_on_their_side() -> None:
         pytest.skip(reason)
     values = np.tile(np.float32([[1e8], [1e-3]]), 9)
     mask = np.zeros((400, 30), np.bool_)
-    assert native_pixels.paint(values, 0.0, mask.shape, (2 / 400, 9 / 30), 0.5, mask) == (0, 0, 30, 400)
+    box, runs = native_pixels.value_runs(values, 0.0, mask.shape, (2 / 400, 9 / 30), 0.5)
+    assert box == (0, 0, 30, 400)
+    runs.paint(mask)
     assert mask.all()
-    assert native_pixels.paint(-values, 0.0, mask.shape, (2 / 400, 9 / 30), 0.5, None) is None
+    assert native_pixels.value_runs(-values, 0.0, mask.shape, (2 / 400, 9 / 30), 0.5)[0] is None
 
 
 def test_a_mask_of_another_shape_is_refused_before_the_library_writes_to_it() -> None:
     if reason := native_library.unavailable_because():
         pytest.skip(reason)
-    values, mask = np.ones((2, 2), np.float32), np.zeros((5, 4), np.bool_)
-    with pytest.raises(ValueError, match="expected shape"):
-        native_pixels.paint(values, 0.0, (5, 5), (0.4, 0.4), 0.5, mask)
+    runs = native_pixels.Runs.of(np.ones((5, 5), np.bool_), (3, 2))
+    runs.paint(np.zeros((7, 8), np.bool_))
+    for shape in ((6, 8), (7, 7)):
+        with pytest.raises(BackendUnavailableError, match="wrong kind or size"):
+            runs.paint(np.zeros(shape, np.bool_))
 
 
 def test_a_large_mask_is_the_definition_s() -> None:
@@ -203,7 +209,7 @@ def test_a_large_mask_is_the_definition_s() -> None:
     view = View(Box(0, 0, 1280, 960), 64)
     reference = paste_reference(logits, (1280, 960))
     sure = abs(reference) > 1e-4
-    mask, box = paste.paste_with_box(logits, view, (1280, 960), 0.5)
+    mask, box, _ = paste.paste_with_box(logits, view, (1280, 960), 0.5)
     np.testing.assert_array_equal(mask[sure], (reference > 0)[sure])
     assert box == Box(*mask_box(mask))
 
@@ -219,7 +225,7 @@ def test_a_large_photo_costs_its_outline_and_one_byte_a_pixel() -> None:
     logits = blob(*view.valid_size)
     paste.paste_with_box(logits, view, LARGE, 0.5)
     tracemalloc.start()
-    mask, box = paste.paste_with_box(logits, view, LARGE, 0.5)
+    mask, box, _ = paste.paste_with_box(logits, view, LARGE, 0.5)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1.2 * mask.size
@@ -232,6 +238,19 @@ def test_a_large_photo_costs_its_outline_and_one_byte_a_pixel() -> None:
         return time.thread_time() - start
 
     assert min(once() for _ in range(10)) < 0.010
+
+
+def test_the_mask_before_goes_before_the_next_one_is_painted() -> None:
+    """Where nobody else holds it: a session then has one byte a pixel at most."""
+    session, _ = new_session(*LARGE)
+    session.click(2000, 1500)
+    tracemalloc.start()
+    session.click(2100, 1500)
+    peak = tracemalloc.get_traced_memory()[1]  # beside what was there before
+    session.click(2000, 1600)
+    again = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert again < peak + 0.5 * LARGE[0] * LARGE[1]
 
 
 def test_a_click_on_a_large_photo_makes_no_copy_of_it() -> None:

@@ -18,6 +18,7 @@ from bundles import (
     read_manifest,
 )
 from cuda_double import Error
+from driver_double import Result
 from gpu_machine import Machine, change_engine, truth
 from tensorrt_double import HOST, FakeTensorRt
 
@@ -55,15 +56,21 @@ def test_a_call_that_reports_failure(machine: Machine, call: str, message: str) 
     np.testing.assert_allclose(logits, truth({}, image, clicks, mask), rtol=0, atol=2e-6)
 
 
-@pytest.mark.parametrize(
-    "call", ["cudaGetDevice", "cudaSetDevice", "cudaMallocHost", "cudaMemcpyAsync", "cudaStreamSynchronize"]
-)
+@pytest.mark.parametrize("call", ["cudaMallocHost", "cudaMemcpyAsync", "cudaStreamSynchronize"])
 def test_an_error_of_cuda(machine: Machine, call: str) -> None:
     backend = machine.open()
     machine.cuda.fail[call] = Error.cudaErrorInvalidValue
 
     with pytest.raises(BackendError, match=f"CUDA device 0: {call} failed with cudaErrorInvalidValue: text"):
         backend.encode(prompt(1, 64)[0])
+
+
+@pytest.mark.parametrize("call", ["cuInit", "cuDevicePrimaryCtxRetain", "cuCtxPushCurrent"])
+def test_an_error_of_cudas_driver(machine: Machine, call: str) -> None:
+    machine.cuda.driver.fail[call] = Result.CUDA_ERROR_INVALID_CONTEXT
+
+    with pytest.raises(BackendError, match=f"{call} failed with CUDA_ERROR_INVALID_CONTEXT: text"):
+        machine.open()
 
 
 # Loading

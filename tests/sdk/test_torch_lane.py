@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from at_once import at_once
 from bundles import DIFFUSION, expected_diffusion, expected_logits, make_bundle, prompt
 
 torch = pytest.importorskip("torch", reason="TorchScript needs torch")
@@ -235,22 +235,12 @@ def test_join_and_split(backend: Any) -> None:
 
 def test_many_threads_at_once(backend: Any) -> None:
     backend.warmup()
-    wrong: list[BaseException] = []
 
     def annotate(seed: int) -> None:
-        try:
-            for turn in range(3):
-                check(backend, 10 * seed + turn, (64, 96)[(seed + turn) % 2], (4, 8)[turn % 2])
-        except BaseException as exc:
-            wrong.append(exc)
+        for turn in range(3):
+            check(backend, 10 * seed + turn, (64, 96)[(seed + turn) % 2], (4, 8)[turn % 2])
 
-    threads = [threading.Thread(target=annotate, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-
-    assert not wrong, wrong[0]
+    at_once(annotate, 4)
 
 
 def test_an_error_that_shows_at_the_end_of_a_call_is_a_backend_error(backend: Any, fake: FakeTorch) -> None:
@@ -281,17 +271,13 @@ def test_one_capture_at_a_time(fake: FakeTorch) -> None:
             yield
         under_way -= 1
 
-    def capture() -> None:
+    def capture(_: int) -> None:
         lane = TorchLane(fake, "cpu")
         lane.warming = True
         lane.run("network", torch.sin, (torch.zeros(3),))
 
     fake.cuda.graph = counted
-    threads = [threading.Thread(target=capture) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(20)
+    at_once(capture, 3)
 
     assert (most, fake.counts["capture"]) == (1, 3)
 

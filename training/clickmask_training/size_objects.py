@@ -33,10 +33,17 @@ def study_objects(root: Path, limit: int | None = None) -> list[Objects]:
         root: folder of the training data sets.
         limit: objects of each kind at most.
     """
-    held_out = large_objects(root, _SETS, held_out=True, each=_EACH)
-    seen = _some(large_objects(root, [_SEEN_SET], held_out=False, each=1), _SEEN)
-    columns = {"held out": held_out, "481 px, trained on": seen}
-    return [Objects.of(name, "indexed-instances", samples[:limit]) for name, samples in columns.items()]
+    seen = _some(large_objects(root, [_SEEN_SET], held_out=False, each=1), _SEEN)[:limit]
+    return [
+        held_out_objects(root, limit),
+        Objects.of("481 px, trained on", "indexed-instances", seen),
+    ]
+
+
+def held_out_objects(root: Path, limit: int | None = None) -> Objects:
+    """Those of images that are never trained on; so many at most."""
+    samples = large_objects(root, _SETS, held_out=True, each=_EACH)[:limit]
+    return Objects.of("held out", "indexed-instances", samples)
 
 
 def large_objects(root: Path, names: Sequence[str], held_out: bool, each: int) -> list[Sample]:

@@ -123,15 +123,22 @@ def _run(options: argparse.Namespace) -> int:
     how = How(
         options.backend, options.device, options.threads, options.pixel_diffusion, options.trust_host_code
     )
-    gpu_before = gpu_megabytes()
+    gpu = [gpu_megabytes()]
+
+    def tell(part: str) -> None:
+        print(f"{part} ...", file=sys.stderr)
+        gpu.append(gpu_megabytes())
+
     with ExitStack() as stack:
         subjects: list[Subject] = []
         for path, name in zip(paths, _names(paths), strict=True):
             subjects.append(open_subject(path, how, name, warm=not options.quick))
             stack.enter_context(subjects[-1].segmenter)
         _check_sizes(options, subjects)
-        report = measure(subjects, _settings(options), lambda part: print(f"{part} ...", file=sys.stderr))
-        report["machine"]["gpu_mb"] = {"before": gpu_before, "after": gpu_megabytes()}
+        report = measure(subjects, _settings(options), tell)
+        gpu.append(gpu_megabytes())
+        known = [megabytes for megabytes in gpu if megabytes is not None]
+        report["machine"]["gpu_mb"] = {"before": gpu[0], "most": max(known, default=None)}
     rows = _compared(report, earlier, options) if options.baseline else []
     if options.baseline:
         add_comparison(report, rows, options.fail_above)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from clickmask_export.profiling.clicks import FIRST, MOVED, SAME, UNDO
 from clickmask_export.profiling.diffusion_forms import CLICK, EAGER, GRAPH, WEIGH
+from clickmask_export.profiling.paced import NEW, READY, SEEN
+from clickmask_export.profiling.pages import cell, paragraph, table_head, written
 from clickmask_export.profiling.recorder import STAGES
 
 NATIVE, IN_GRAPH, IN_TORCH = "default", "Pixel Diffusion as a graph", "eager torch"
@@ -21,34 +22,18 @@ def page(report: _Report) -> str:
     return "\n".join("\n".join(part(report)) + "\n" for part in parts)
 
 
-def _text(paragraph: str) -> list[str]:
-    return textwrap.wrap(paragraph, 118)
-
-
-def _head_of_table(left: int, *names: str) -> tuple[str, str]:
-    """The first two lines of a table whose first columns are text and the others numbers."""
-    return "| " + " | ".join(names) + " |", "|" + "---|" * left + "--:|" * (len(names) - left)
-
-
 def _head(report: _Report) -> Iterator[str]:
-    machine = report["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     yield "# The default bundle on a CPU"
     yield ""
-    yield from _text(
-        f"Written by `{report['command']}` on {machine['date']}: {machine['cpu']}, {machine['cores']} "
-        f"cores, {report['threads']} threads, {machine['native_instruction_set']} kernels, "
-        f"{machine['platform']}; load {machine['load_average']} before, "
-        f"{machine['load_average_after']} after. {versions}."
-    )
+    yield from paragraph(written(report["command"], report["threads"], report["machine"]))
     yield ""
-    yield from _text(
+    yield from paragraph(
         "What is compared was measured in turns, in one process. Milliseconds are medians, with the "
         "least in brackets, unless they say otherwise."
     )
     if report["quick"]:
         yield ""
-        yield from _text("**A trial run with few repetitions: no figure here means anything.**")
+        yield from paragraph("**A trial run with few repetitions: no figure here means anything.**")
 
 
 def goals(report: _Report) -> list[tuple[str, str, str, bool]]:
@@ -73,9 +58,11 @@ def goals(report: _Report) -> list[tuple[str, str, str, bool]]:
     )
     for run in report["paced"]:
         if run["pace_s"] == 1.0 and run["prefetch"]:
-            most("a person's clicks 1 s apart, p95", run["p95"], 10, "ms")
-            most("the same, p99 over p50", run["jitter"], 1.5, "")
-            least("the same, clicks without a wait for the encoder", 100 * run["share_without_wait"], 95, "%")
+            what = f"a person's clicks 1 s apart, {_input(run)}"
+            if run["size"] is not None:
+                most(f"{what}, p95", run["p95"], 10, "ms")
+                most(f"{what}, p99 over p50", run["jitter"], 1.5, "")
+            least(f"{what}, without a wait for the encoder", 100 * run["share_without_wait"], 95, "%")
     start = report["cold_start"]
     most("process start to first mask, p50", start["first_mask_ms"]["p50"] / 1e3, 1.0, "s")
     most("`import clickmask`, p50", start["import_ms"]["p50"] / 1e3, 0.15, "s")
@@ -100,7 +87,7 @@ def _whole(steps: Mapping[str, Any] | None) -> float | None:
 def _reach(report: _Report) -> Iterator[str]:
     yield "## Goals"
     yield ""
-    yield from _head_of_table(1, "", "goal", "measured", "")
+    yield from table_head(1, "", "goal", "measured", "")
     for what, goal, measured, reached in goals(report):
         yield f"| {what} | {goal} | {measured} | {'' if reached else '**missed**'} |"
 
@@ -108,14 +95,14 @@ def _reach(report: _Report) -> Iterator[str]:
 def _clicks(report: _Report) -> Iterator[str]:
     yield "## Clicks"
     yield ""
-    yield from _text(
+    yield from paragraph(
         f"Sessions of {report['clicks_of_a_session']} clicks on a photograph of 512 x 512 pixels, at "
         "each input size, without encoding ahead: the network in ONNX Runtime with the fused Pixel "
         "Diffusion; the same with Pixel Diffusion's ten-stage graph; and the same network in eager "
         "torch."
     )
     yield ""
-    yield from _head_of_table(
+    yield from table_head(
         2,
         "size",
         "click",
@@ -132,12 +119,8 @@ def _clicks(report: _Report) -> Iterator[str]:
             if kind in kinds and all(kind in everything[who].get(size, {}) for who in everything):
                 rows = [everything[who][size][kind] for who in (NATIVE, IN_GRAPH, IN_TORCH)]
                 ratios = [row["p50"] / rows[0]["p50"] for row in rows[1:]]
-                cells = [_cell(rows[0]), f"{rows[0]['p99']:.1f}", *(_cell(row) for row in rows[1:])]
+                cells = [cell(rows[0]), f"{rows[0]['p99']:.1f}", *(cell(row) for row in rows[1:])]
                 yield f"| {size} | {kind} | " + " | ".join([*cells, *(f"{r:.1f}" for r in ratios)]) + " |"
-
-
-def _cell(row: Mapping[str, Any]) -> str:
-    return f"{row['p50']:.2f} ({row['min']:.2f})"
 
 
 def _stages(report: _Report) -> Iterator[str]:
@@ -146,13 +129,13 @@ def _stages(report: _Report) -> Iterator[str]:
         (size, kind, kinds[kind]) for size, kinds in clicks.items() for kind in (SAME, MOVED) if kind in kinds
     ]
     used = [stage for stage in STAGES if any(stage in row["stages"] for _, _, row in rows)]
-    yield from _text(
+    yield from paragraph(
         "Where the default's time goes, ms: *prepare* is the crop, its resizing, the click rows and "
         "the previous mask, *affinity* the weights of Pixel Diffusion, *paste* the way from logits to "
         "the mask."
     )
     yield ""
-    yield from _head_of_table(2, "size", "click", *used)
+    yield from table_head(2, "size", "click", *used)
     for size, kind, row in rows:
         cells = (f"{row['stages'].get(stage, 0):.2f}" for stage in used)
         yield f"| {size} | {kind} | " + " | ".join(cells) + " |"
@@ -161,7 +144,7 @@ def _stages(report: _Report) -> Iterator[str]:
 def _diffusion(report: _Report) -> Iterator[str]:
     yield "## Pixel Diffusion"
     yield ""
-    yield from _text(
+    yield from paragraph(
         "Alone, on the same inputs. *Weights* depend on the crop only; a click in a crop already seen "
         "pays the *iterations*. The floor is the time to read all weights once per iteration at the "
         "bandwidth measured beside it; below 1.0 some of them were still in a cache. Ratios are of "
@@ -170,54 +153,73 @@ def _diffusion(report: _Report) -> Iterator[str]:
     yield ""
     names = ("torch eager", "ten-stage graph", "weights", "iterations", "graph / iterations")
     more = ("graph / (weights + iterations)", "floor, ms", "iterations / floor")
-    yield from _head_of_table(1, "size", *names, *more)
+    yield from table_head(1, "size", *names, *more)
     for row in report["diffusion"]:
-        cells = [_cell(row["ms"][name]) for name in (EAGER, GRAPH, WEIGH, CLICK)]
+        cells = [cell(row["ms"][name]) for name in (EAGER, GRAPH, WEIGH, CLICK)]
         ratios = [f"{row['cached']:.1f}", f"{row['uncached']:.1f}"]
         floor = f"{row['floor_ms']['memory']:.2f}" if row["floor_ms"] else "not measured"
         over = f"{row['over_floor']:.2f}" if row["over_floor"] else "-"
         yield f"| {row['size']} | " + " | ".join([*cells, *ratios, floor, over]) + " |"
     worst = max(row["difference"] for row in report["diffusion"])
     yield ""
-    yield from _text(f"Largest difference between graph and kernel, as confidences in [-1, 1]: {worst:.1e}.")
+    yield from paragraph(
+        f"Largest difference between graph and kernel, as confidences in [-1, 1]: {worst:.1e}."
+    )
 
 
 def _paced(report: _Report) -> Iterator[str]:
     yield "## At a person's pace"
     yield ""
-    yield from _text(
-        "A robot cuts eight objects out of four photographs, at most ten clicks each, each click "
-        "where the mask is most wrong against a coarse outline. A click comes that long after the "
-        "mask before it, the first that long after the session began. *No wait*: the click's crop had "
-        "been encoded when it came."
+    yield from paragraph(
+        "A robot cuts objects out of photographs, at most ten clicks each, each click where the mask is "
+        "most wrong against a coarse outline. A click comes that long after the mask before it, the first "
+        "that long after the session began. The input size is fixed, or the one that the bundle chooses "
+        "by the view. *No wait*: the click's crop had been encoded when it came. *New crop*: its session "
+        "had not looked at it before."
     )
     yield ""
-    yield from _head_of_table(
-        2,
-        "clicks apart",
-        "encoding ahead",
-        "clicks",
-        "p50",
-        "p95",
-        "p99",
-        "most",
-        "no wait",
-        "other crop than before",
-    )
+    heads = ("input", "apart", "ahead", "objects", "clicks", "p50", "p95", "p99", "p99 / p50", "no wait")
+    kinds = ("seen crops, p50", "p95", "new crop", "p50", "p95")
+    yield from table_head(3, *heads, *kinds)
     for run in report["paced"]:
-        times = " | ".join(f"{run[name]:.2f}" for name in ("p50", "p95", "p99", "max"))
-        shares = f"{run['share_without_wait']:.1%} | {run['share_moved']:.1%}"
         ahead = "yes" if run["prefetch"] else "no"
-        yield f"| {run['pace_s']:g} s | {ahead} | {run['count']} | {times} | {shares} |"
+        times = [f"{run[name]:.2f}" for name in ("p50", "p95", "p99", "jitter")]
+        cells = [str(run["objects"]), str(run["count"]), *times, f"{run['share_without_wait']:.1%}"]
+        cells += [*_middle(run, SEEN), f"{run['share_moved']:.1%}", *_middle(run, NEW)]
+        yield f"| {_input(run)} | {run['pace_s']:g} s | {ahead} | " + " | ".join(cells) + " |"
+    for run in report["paced"]:
+        if run["control"] is not None and READY in run["kinds"]:
+            yield ""
+            yield from paragraph(_beside_control(run, report["threads"]))
+
+
+def _input(run: Mapping[str, Any]) -> str:
+    return "by view" if run["size"] is None else f"{run['size']} px"
+
+
+def _middle(run: Mapping[str, Any], kind: str) -> list[str]:
+    found = run["kinds"].get(kind)
+    return ["-", "-"] if found is None else [f"{found['p50']:.2f}", f"{found['p95']:.2f}"]
+
+
+def _beside_control(run: Mapping[str, Any], threads: int) -> str:
+    """What of the spread is the machine's."""
+    ready, control = run["kinds"][READY], run["control"]
+    return (
+        f"At {_input(run)} the clicks that did not wait have a p50 of {ready['p50']:.2f} ms, a p99 of "
+        f"{ready['p99']:.2f}, {ready['jitter']:.2f} times that. For comparison, arithmetic without memory "
+        f"traffic on {threads} threads, the same each time, half-way between the clicks of that run: p50 "
+        f"{control['p50']:.2f} ms, p99 {control['jitter']:.2f} times that. So much is the machine's."
+    )
 
 
 def _start(report: _Report) -> Iterator[str]:
     found = report["cold_start"]
     yield "## Cold start and memory"
     yield ""
-    yield from _text("Fresh processes, files in the page cache, the application's defaults.")
+    yield from paragraph("Fresh processes, files in the page cache, the application's defaults.")
     yield ""
-    yield from _head_of_table(1, "", "median", "least", "most")
+    yield from table_head(1, "", "median", "least", "most")
     for name, label in (
         ("first_mask_ms", "process start to first mask"),
         ("import_ms", "import clickmask"),
@@ -229,26 +231,28 @@ def _start(report: _Report) -> Iterator[str]:
     peaks = [f"{step} {peak:.0f} MB" for step, peak in found["peak_mb"].items() if peak is not None]
     if peaks:
         yield ""
-        yield from _text(f"Peak memory of the process, up to and with: {', '.join(peaks)}.")
+        yield from paragraph(f"Peak memory of the process, up to and with: {', '.join(peaks)}.")
     if report["build_s"] is not None:
-        yield from _text(f"`build_engine.py` makes and verifies the default in {report['build_s']:.0f} s.")
+        yield from paragraph(
+            f"`build_engine.py` makes and verifies the default in {report['build_s']:.0f} s."
+        )
 
 
 def _around(report: _Report) -> Iterator[str]:
     around = report["around"]
     yield "## Around the network"
     yield ""
-    yield from _text(
+    yield from paragraph(
         "The host's own work on a photograph of 12 megapixels, in a session with the bundle's own "
-        f"settings: beginning a session takes {_cell(around['once']['session begins'])} ms; of each "
+        f"settings: beginning a session takes {cell(around['once']['session begins'])} ms; of each "
         "click:"
     )
     yield ""
     steps = ("prepare", "checks", "paste", "a click", "polygons")
-    yield from _head_of_table(1, "click", *steps[:3], "together", "polygons of the mask")
+    yield from table_head(1, "click", *steps[:3], "together", "polygons of the mask")
     for kind in (FIRST, SAME, MOVED):
         if kind in around:
-            yield f"| {kind} | " + " | ".join(_cell(around[kind][step]) for step in steps) + " |"
+            yield f"| {kind} | " + " | ".join(cell(around[kind][step]) for step in steps) + " |"
 
 
 def lines_of_goals(report: _Report) -> Sequence[str]:

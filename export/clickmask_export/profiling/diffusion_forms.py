@@ -8,7 +8,6 @@ memory (a buffer far beyond the caches) and, below it, for a buffer of the weigh
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from clickmask import native_diffusion
 from clickmask.backends.onnxruntime import session_options
 from clickmask.bundle import Bundle
 from clickmask_export.profiling.figures import summary
+from clickmask_export.profiling.turns import take_turns
 from clickmask_models.pixel_diffusion import PixelDiffusion
 from clickmask_models.presets import DEFAULT, preset
 
@@ -108,7 +108,7 @@ def _row(
     difference = np.abs(np.tanh(calls[CLICK]() / 2) - np.tanh(calls[GRAPH]() / 2)).max()
     megabytes = size * size * 2 * 8 * len(spec.dilations) / 1e6
     before = _bandwidths(bandwidth, megabytes, threads)
-    ms = {name: summary(times) for name, times in _take_turns(calls, rounds).items()}
+    ms = {name: summary(times) for name, times in take_turns(calls, rounds).items()}
     rates = [max(pair) for pair in zip(before, _bandwidths(bandwidth, megabytes, threads), strict=True)]
     floors = [spec.iterations * megabytes / rate for rate in rates]  # MB / (GB/s) = ms
     graph, click = ms[GRAPH]["p50"], ms[CLICK]["p50"]
@@ -122,19 +122,6 @@ def _row(
         "over_floor": ms[CLICK]["min"] / floors[0] if floors else None,
         "difference": float(difference),
     }
-
-
-def _take_turns(calls: _Calls, rounds: int) -> dict[str, list[float]]:
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(rounds + 1):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            result = call()
-            spent = 1e3 * (time.perf_counter() - start)
-            del result  # freeing is not what is timed
-            if number:
-                times[name].append(spent)
-    return times
 
 
 def _bandwidths(program: Path | None, megabytes: float, threads: int) -> list[float]:

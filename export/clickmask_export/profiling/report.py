@@ -32,7 +32,7 @@ class Settings:
         photo: what is clicked on; None for scikit-image's astronaut.
         starts: fresh processes.
         paces: seconds between a person's clicks.
-        paced_objects: how many objects that person cuts out, of the eight there are.
+        paced_objects: how many objects that person cuts out, of those there are.
         paced_clicks: most clicks for each.
         sessions: how many at once.
         seconds: for each number of sessions.

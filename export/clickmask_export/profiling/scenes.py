@@ -58,7 +58,7 @@ class Scene:
 
 
 def scenes() -> list[Scene]:
-    """Eight objects on four photographs.
+    """Twelve objects on six photographs.
 
     Raises:
         BuildError: scikit-image is not installed.
@@ -73,6 +73,8 @@ def scenes() -> list[Scene]:
     found = []
     for name, outlines in _OUTLINES.items():
         photo = np.asarray(data.stereo_motorcycle()[0] if name == "motorcycle" else getattr(data, name)())
+        if photo.ndim == 2:
+            photo = cv2.cvtColor(photo, cv2.COLOR_GRAY2RGB)
         for label, points in outlines.items():
             mask = np.zeros(photo.shape[:2], np.uint8)
             cv2.fillPoly(mask, [np.asarray(points, np.int32).reshape(-1, 2)], 1)
@@ -101,6 +103,11 @@ _OUTLINES = {
             *((185, 55), (225, 25), (330, 20), (400, 60), (405, 110), (375, 215), (300, 275), (235, 300)),
             *((210, 290), (220, 240), (190, 160)),
         ],
+        "spoon": [
+            *((410, 68), (424, 74), (418, 95), (405, 130), (388, 200), (384, 220), (400, 245), (405, 275)),
+            *((395, 305), (370, 324), (345, 322), (328, 300), (326, 275), (340, 255), (362, 240), (376, 225)),
+            *((380, 200), (398, 130), (405, 100)),
+        ],
     },
     "motorcycle": {
         "motorcycle": [
@@ -109,6 +116,16 @@ _OUTLINES = {
             *((120, 310), (140, 250), (95, 215)),
         ],
         "front wheel": _ellipse(598, 372, 82, 80),
+        "rear wheel": _ellipse(200, 320, 78, 83),
     },
     "rocket": {"rocket": [(312, 150), (322, 125), (333, 150), (337, 405), (308, 405)]},
+    "camera": {
+        "cameraman": [
+            *((200, 64), (234, 75), (270, 112), (266, 132), (256, 141), (253, 166), (241, 188), (206, 197)),
+            *((241, 216), (275, 209), (294, 200), (325, 169), (332, 188), (312, 219), (294, 241), (304, 272)),
+            *((247, 312), (206, 294), (141, 381), (149, 437), (150, 511), (0, 511), (0, 256), (37, 194)),
+            *((81, 134), (134, 119), (156, 106), (172, 78)),
+        ],
+    },
+    "coins": {"coin": _ellipse(346, 186, 31, 31)},
 }

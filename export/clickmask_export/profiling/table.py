@@ -40,9 +40,9 @@ def _machine(machine: Mapping[str, Any]) -> Iterator[str]:
     yield f"{machine['cpu']}, {machine['cores']} cores; {', '.join(machine['gpus']) or 'no GPU'}"
     yield f"{versions}; load {machine['load_average']} before, {machine['load_average_after']} after"
     memory = machine["gpu_mb"]
-    if memory["after"] is not None:
-        used = memory["after"] - memory["before"]
-        yield f"memory of the first graphics card: {used:.0f} MB more than before, all open and warm"
+    if memory["before"] is not None:
+        used = memory["most"] - memory["before"]
+        yield f"memory of the first graphics card: {used:.0f} MB more than before, seen between parts"
 
 
 def _bundle(bundle: Mapping[str, Any]) -> Iterator[str]:

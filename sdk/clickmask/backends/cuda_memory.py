@@ -89,11 +89,24 @@ class DevicePool:
             self.trim()
 
     def trim(self) -> None:
-        """Free every block that nobody has."""
-        for blocks in list(self._idle.values()):
-            with suppress(IndexError):
-                while True:
-                    self._cuda.free(blocks.pop())
+        """Free every block that nobody has.
+
+        Raises:
+            BackendError: CUDA refuses; what is not freed stays in the pool.
+        """
+        with self._cuda.current():  # a finaliser may run in a thread that has another device, or none
+            for blocks in list(self._idle.values()):
+                with suppress(IndexError):
+                    while True:
+                        self._free(blocks)
+
+    def _free(self, blocks: deque[int]) -> None:
+        pointer = blocks.pop()
+        try:
+            self._cuda.free(pointer)
+        except BackendError:
+            blocks.append(pointer)
+            raise
 
     def close(self) -> None:
         """Free what is idle now, and what is in use as soon as it no longer is."""
@@ -125,15 +138,15 @@ class PinnedArrays:
         pointer, capacity = self._blocks.get(name, (0, 0))
         if capacity < nbytes:
             if pointer:
-                del self._blocks[name]
                 self._cuda.free_pinned(pointer)
+                del self._blocks[name]
             pointer = self._cuda.malloc_pinned(nbytes)
             self._blocks[name] = pointer, nbytes
         memory = memoryview((ctypes.c_ubyte * nbytes).from_address(pointer))
         return np.ndarray(shape, dtype, buffer=memory)
 
     def close(self) -> None:
-        """Free all of them."""
-        while self._blocks:
-            _, (pointer, _) = self._blocks.popitem()
+        """Free all of them; see `DevicePool.trim` for errors."""
+        for name, (pointer, _) in list(self._blocks.items()):
             self._cuda.free_pinned(pointer)
+            del self._blocks[name]

@@ -1,6 +1,6 @@
 """The CUDA runtime on one device, through cuda-python: calls that raise where CUDA returns an error code.
 
-Everything is on the device's primary context, which torch and ONNX Runtime use too; none is ever created.
+Everything is on the device's primary context, which torch and ONNX Runtime use too; no other is ever made.
 """
 
 from __future__ import annotations
@@ -24,20 +24,23 @@ class CudaRuntime:
         Raises:
             ImportError: cuda-python is not installed.
         """
+        from cuda.bindings import driver as cudriver
         from cuda.bindings import runtime as cudart
 
         self.cudart: Any = cudart
+        self.cudriver: Any = cudriver
         self.index = index
+        self._primary: Any = None
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """What a function of ``cudart`` gives after its error code: nothing, a value, or several.
+        """What a function of ``cudart`` or ``cudriver`` gives after its error code: nothing or values.
 
         Raises:
             BackendError: The error code is not success; the message names the call.
         """
         error, *values = function(*arguments)
-        if error != self.cudart.cudaError_t.cudaSuccess:
-            _, text = self.cudart.cudaGetErrorString(error)
+        if error not in (self.cudart.cudaError_t.cudaSuccess, self.cudriver.CUresult.CUDA_SUCCESS):
+            text = self._text_of(error)
             readable = text.decode() if isinstance(text, bytes) else text
             raise BackendError(
                 f"CUDA device {self.index}: {getattr(function, '__name__', 'a call')} failed with "
@@ -45,16 +48,30 @@ class CudaRuntime:
             )
         return values[0] if len(values) == 1 else tuple(values) or None
 
+    def _text_of(self, error: Any) -> Any:
+        if isinstance(error, self.cudriver.CUresult):
+            return self.cudriver.cuGetErrorString(error)[1]
+        return self.cudart.cudaGetErrorString(error)[1]
+
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Makes the device this thread's, and gives the application its own back."""
-        before = self.call(self.cudart.cudaGetDevice)
-        self.call(self.cudart.cudaSetDevice, self.index)
+        """Makes the device's primary context this thread's, and gives back the context it had, also none.
+
+        By the driver's stack: cudaSetDevice would make a context on the device that the thread had before.
+        """
+        self.call(self.cudriver.cuCtxPushCurrent, self._context())
         try:
             yield
         finally:
-            if before != self.index:
-                self.call(self.cudart.cudaSetDevice, before)
+            self.call(self.cudriver.cuCtxPopCurrent)
+
+    def _context(self) -> Any:
+        """The primary context, held as long as the process lives, as the runtime holds it."""
+        if self._primary is None:
+            self.call(self.cudriver.cuInit, 0)
+            device = self.call(self.cudriver.cuDeviceGet, self.index)
+            self._primary = self.call(self.cudriver.cuDevicePrimaryCtxRetain, device)
+        return self._primary
 
     def new_stream(self) -> Any:
         """A stream that does not wait for the default one."""

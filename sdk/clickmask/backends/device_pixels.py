@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import BackendError, InvalidInputError
 from ..image import image_sha256
-from ..mask import Mask
+from ..paste import Painted
 from ..view import Box, View
 from .base import Backend
 from .cuda_device import cuda_device, cuda_runtime
@@ -125,14 +125,14 @@ class DevicePixels:
             self._cuda.synchronize(self._stream)
             return pinned.copy()
 
-    def paint(self, logits: NDArray[np.float32], view: View) -> tuple[Mask, Box | None]:
+    def paint(self, logits: NDArray[np.float32], view: View) -> Painted:
         """The mask in host memory; see `paste.paste_with_box`."""
         box = view.box
         width, height = self.image_size
         out = np.zeros((height, width), np.bool_)
         bits = self._bits(logits, view)
         out[box.slices] = np.unpackbits(bits, axis=1, count=box.width).view(np.bool_)
-        return out, _box_of(bits, view)
+        return Painted(out, _box_of(bits, view))
 
     def find(self, logits: NDArray[np.float32], view: View) -> Box | None:
         """The box of that mask; see `paste.paste_box`."""

@@ -1,8 +1,9 @@
 """ONNX Runtime on CUDA: in the same lanes as TensorRT, with our memory bound to it and its own CUDA graphs.
 
-ONNX Runtime keeps CUDA graphs by thread and lets one thread at a time run a session that captures them. So
-there is one lane, which runs its sessions on a thread of its own. It captures in CUDA's global mode, in which
-other threads of the process cannot allocate device memory meanwhile: warm up before there are sessions.
+ONNX Runtime keeps CUDA graphs by session and thread, and lets one thread at a time run a session that
+captures them. So each lane has sessions of its own, weights included, and one thread that runs them. It
+captures in CUDA's global mode, in which no other thread of the process can allocate device memory: a warm-up
+has all lanes, so that none of ours does; for the application's, warm up before there are sessions.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from .cuda_memory import DeviceArray
 from .cuda_runtime import CudaRuntime
 from .diffusion import Choice, Place, choose
 from .lane_backend import LaneBackend
+from .lanes import LANES
 from .onnxruntime import CUDA_PROVIDER, REINSTALL, check_names, import_runtime, open_session, session_options
 
 _log = logging.getLogger("clickmask")
@@ -69,7 +71,7 @@ class OnnxRuntimeCudaBackend(LaneBackend):
             choice,
             cuda,
             lambda stream: _open_programs(ort, bundle, artefact, choice, cuda, stream),
-            lanes=1,
+            lanes=LANES,
         )
         with backend._running():  # a lane is made: what does not load shows here
             return backend

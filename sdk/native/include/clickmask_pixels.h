@@ -21,29 +21,58 @@ CLICKMASK_API int clickmask_area_mean(const uint8_t *pixels, ptrdiff_t stride, i
                                       int columns, int threads, const char *instruction_set, float *planes,
                                       ptrdiff_t row_stride, ptrdiff_t plane_stride);
 
-/* 1 / (1 + exp(-x)) of `count` finite logits; result may be logits. */
-CLICKMASK_API int clickmask_sigmoid(const float *logits, int count, float *result);
+/* 1 / (1 + exp(-x)) of finite logits, (rows, columns); strides in floats. The result may be the logits. */
+CLICKMASK_API int clickmask_sigmoid(const float *logits, ptrdiff_t stride, int rows, int columns, float *result,
+                                    ptrdiff_t result_stride);
 
-/* Sets the pixels of a mask where values, interpolated bilinearly, lie above a limit; rows before columns.
+/* Values between those of a grid, bilinearly, rows before columns.
+ *
+ * values: (height, width), finite; the outer ones extend outwards.
+ * rows, columns: where to look, finite fractional indices.
+ * result: (row_count, column_count), rows `stride` floats apart.
+ */
+CLICKMASK_API int clickmask_lerp(const float *values, int height, int width, const double *rows, int row_count,
+                                 const double *columns, int column_count, const char *instruction_set,
+                                 float *result, ptrdiff_t stride);
+
+/* A mask as the runs of its rows, for clickmask_runs_free. */
+typedef struct clickmask_runs clickmask_runs;
+
+/* The runs of the mask of all pixels where values, interpolated bilinearly, lie above a limit; rows before columns.
  *
  * values: (height, width), finite; the outer ones extend outwards.
  * row_step, column_step, centre: mask row y lies at values row (y + centre) row_step - centre; columns likewise.
- * mask: (mask_height, mask_width) bytes, rows `stride` apart, zero before; or NULL, to find the box only.
- * box: x0, y0, x1, y1 of what is set, half-open; all 0 where nothing is.
+ * box: x0, y0, x1, y1 of the mask's pixels, half-open; all 0 where there are none.
+ * runs: the mask's; or NULL, for those who need the box only.
  */
-CLICKMASK_API int clickmask_paint(const float *values, int height, int width, float limit, double row_step,
-                                  double column_step, double centre, int mask_height, int mask_width,
-                                  uint8_t *mask, ptrdiff_t stride, int32_t *box);
+CLICKMASK_API int clickmask_value_runs(const float *values, int height, int width, float limit, double row_step,
+                                       double column_step, double centre, int mask_height, int mask_width,
+                                       int threads, int32_t *box, clickmask_runs **runs);
+
+/* The runs of a mask, (height, width) bytes, 0 or 1, rows `stride` apart. */
+CLICKMASK_API int clickmask_mask_runs(const uint8_t *mask, ptrdiff_t stride, int height, int width, int threads,
+                                      clickmask_runs **runs);
+
+/* Makes a mask of some runs one of others, writing what differs only.
+ *
+ * mask: (height, width) bytes, rows `stride` apart: 1 where `before` has runs, 0 elsewhere; NULL runs are none.
+ * top, left: the pixel of the mask where the first row and column of the runs are; they lie inside.
+ */
+CLICKMASK_API int clickmask_repaint(uint8_t *mask, ptrdiff_t stride, int height, int width,
+                                    const clickmask_runs *before, int before_top, int before_left,
+                                    const clickmask_runs *after, int after_top, int after_left);
 
 /* The outlines of a mask along pixel edges, each from its top left corner, in raster order of those; object on
  * the right hand, pixels that meet at a corner only apart.
  *
- * mask: (height, width) bytes, 0 or 1, rows `stride` apart.
  * corners: (capacity, 2) x, y of all outlines, one after the other; ends: (capacity,) where each one ends there.
+ * owners: (capacity,) the outer outline of the piece that each belongs to, by number: a hole's, or its own.
  * counts: how many corners and outlines there are; where corners exceed the capacity nothing else is written.
  */
-CLICKMASK_API int clickmask_outlines(const uint8_t *mask, ptrdiff_t stride, int height, int width,
-                                     int32_t capacity, int32_t *corners, int32_t *ends, int32_t *counts);
+CLICKMASK_API int clickmask_outlines(const clickmask_runs *runs, int32_t capacity, int32_t *corners, int32_t *ends,
+                                     int32_t *owners, int32_t *counts);
+
+CLICKMASK_API void clickmask_runs_free(clickmask_runs *runs);
 
 #ifdef __cplusplus
 }

@@ -3,18 +3,25 @@
 #include <cmath>
 #include <cstdint>
 #include <new>
+#include <utility>
 
 #include "area_mean.h"
 #include "clickmask_pixels.h"
 #include "dispatch.h"
+#include "lerp.h"
 #include "options.h"
 #include "outlines.h"
-#include "paint.h"
 #include "pixel_diffusion.h"
+#include "runs.h"
 #include "threads.h"
+#include "value_runs.h"
 
 struct clickmask_affinity {
   Affinity affinity;
+};
+
+struct clickmask_runs {
+  Runs runs;
 };
 
 namespace {
@@ -79,42 +86,90 @@ int clickmask_area_mean(const uint8_t *pixels, ptrdiff_t stride, int height, int
   }
 }
 
-int clickmask_sigmoid(const float *logits, int count, float *result) {
-  if (logits == nullptr || result == nullptr || count < 0) return CLICKMASK_INVALID;
-  find_kernels(nullptr)->sigmoid_row(logits, count, result);
+int clickmask_sigmoid(const float *logits, ptrdiff_t stride, int rows, int columns, float *result,
+                      ptrdiff_t result_stride) {
+  if (logits == nullptr || result == nullptr || rows < 0 || columns < 0) return CLICKMASK_INVALID;
+  const Kernels *kernels = find_kernels(nullptr);
+  for (int y = 0; y < rows; ++y) kernels->sigmoid_row(logits + stride * y, columns, result + result_stride * y);
   return CLICKMASK_OK;
 }
 
-int clickmask_paint(const float *values, int height, int width, float limit, double row_step, double column_step,
-                    double centre, int mask_height, int mask_width, uint8_t *mask, ptrdiff_t stride, int32_t *box) {
-  if (values == nullptr || box == nullptr || !(row_step >= 0) || !(column_step >= 0)) return CLICKMASK_INVALID;
-  if (!std::isfinite(row_step) || !std::isfinite(column_step) || !std::isfinite(centre)) return CLICKMASK_INVALID;
-  if (!is_size(height, width) || !is_size(mask_height, mask_width, kPictureSide)) return CLICKMASK_INVALID;
+int clickmask_lerp(const float *values, int height, int width, const double *rows, int row_count,
+                   const double *columns, int column_count, const char *instruction_set, float *result,
+                   ptrdiff_t stride) {
+  if (values == nullptr || rows == nullptr || columns == nullptr || result == nullptr) return CLICKMASK_INVALID;
+  if (!is_size(height, width) || row_count < 0 || column_count < 0) return CLICKMASK_INVALID;
+  const Kernels *kernels = find_kernels(instruction_set);
+  if (kernels == nullptr) return CLICKMASK_UNSUPPORTED;
   try {
-    const PaintedBox painted = paint({values, height, width, limit},
-                                     {row_step, column_step, centre, mask_height, mask_width}, mask, stride);
-    const int edges[] = {painted.x0, painted.y0, painted.x1, painted.y1};
-    for (int i = 0; i < 4; ++i) box[i] = edges[i];
+    lerp(*kernels, values, height, width, rows, row_count, columns, column_count, result, stride);
     return CLICKMASK_OK;
   } catch (const std::bad_alloc &) {
     return CLICKMASK_OUT_OF_MEMORY;
   }
 }
 
-int clickmask_outlines(const uint8_t *mask, ptrdiff_t stride, int height, int width, int32_t capacity,
-                       int32_t *corners, int32_t *ends, int32_t *counts) {
-  if (mask == nullptr || corners == nullptr || ends == nullptr || counts == nullptr) return CLICKMASK_INVALID;
-  if (!is_size(height, width, kPictureSide)) return CLICKMASK_INVALID;
+int clickmask_value_runs(const float *values, int height, int width, float limit, double row_step,
+                         double column_step, double centre, int mask_height, int mask_width, int threads,
+                         int32_t *box, clickmask_runs **runs) {
+  if (values == nullptr || box == nullptr || !(row_step >= 0) || !(column_step >= 0)) return CLICKMASK_INVALID;
+  if (!std::isfinite(row_step) || !std::isfinite(column_step) || !std::isfinite(centre)) return CLICKMASK_INVALID;
+  if (!is_size(height, width) || !is_size(mask_height, mask_width, kPictureSide)) return CLICKMASK_INVALID;
   try {
-    const Outlines found = outlines_of(mask, stride, height, width);
+    Runs found = runs_of({values, height, width, limit}, {row_step, column_step, centre, mask_height, mask_width},
+                         threads_or_all(threads));
+    const RunsBox tight = box_of(found);
+    const int edges[] = {tight.x0, tight.y0, tight.x1, tight.y1};
+    std::copy(edges, edges + 4, box);
+    if (runs != nullptr) *runs = new clickmask_runs{std::move(found)};
+    return CLICKMASK_OK;
+  } catch (const std::bad_alloc &) {
+    return CLICKMASK_OUT_OF_MEMORY;
+  }
+}
+
+int clickmask_mask_runs(const uint8_t *mask, ptrdiff_t stride, int height, int width, int threads,
+                        clickmask_runs **runs) {
+  if (mask == nullptr || runs == nullptr || !is_size(height, width, kPictureSide)) return CLICKMASK_INVALID;
+  try {
+    *runs = new clickmask_runs{runs_of(mask, stride, height, width, threads_or_all(threads))};
+    return CLICKMASK_OK;
+  } catch (const std::bad_alloc &) {
+    return CLICKMASK_OUT_OF_MEMORY;
+  }
+}
+
+int clickmask_repaint(uint8_t *mask, ptrdiff_t stride, int height, int width, const clickmask_runs *before,
+                      int before_top, int before_left, const clickmask_runs *after, int after_top, int after_left) {
+  if (mask == nullptr || after == nullptr) return CLICKMASK_INVALID;
+  const PlacedRuns placed[] = {{before == nullptr ? nullptr : &before->runs, before_top, before_left},
+                               {&after->runs, after_top, after_left}};
+  for (const PlacedRuns &one : placed) {
+    if (one.runs == nullptr) continue;
+    if (one.top < 0 || one.top > height - one.runs->height()) return CLICKMASK_INVALID;
+    if (one.left < 0 || one.left > width - one.runs->width()) return CLICKMASK_INVALID;
+  }
+  repaint(mask, stride, height, placed[0], placed[1]);
+  return CLICKMASK_OK;
+}
+
+int clickmask_outlines(const clickmask_runs *runs, int32_t capacity, int32_t *corners, int32_t *ends,
+                       int32_t *owners, int32_t *counts) {
+  if (runs == nullptr || corners == nullptr || ends == nullptr || owners == nullptr || counts == nullptr)
+    return CLICKMASK_INVALID;
+  try {
+    const Outlines found = outlines_of(runs->runs);
     if (found.corners.size() / 2 > INT32_MAX) return CLICKMASK_OUT_OF_MEMORY;
     counts[0] = static_cast<int32_t>(found.corners.size() / 2);
     counts[1] = static_cast<int32_t>(found.ends.size());
     if (counts[0] > capacity) return CLICKMASK_OK;
     std::copy(found.corners.begin(), found.corners.end(), corners);
     std::copy(found.ends.begin(), found.ends.end(), ends);
+    std::copy(found.owners.begin(), found.owners.end(), owners);
     return CLICKMASK_OK;
   } catch (const std::bad_alloc &) {
     return CLICKMASK_OUT_OF_MEMORY;
   }
 }
+
+void clickmask_runs_free(clickmask_runs *runs) { delete runs; }

@@ -68,6 +68,12 @@ struct Kernels {
   // sums; `share` is 1 / the area that a pixel covers. Reads one float beyond the row.
   void (*mean_columns)(const float *sums, const Cover *columns, int count, float share, float *const *planes);
 
+  // Between two rows: above + weight (below - above).
+  void (*lerp_rows)(const float *above, const float *below, float weight, int count, float *out);
+
+  // Between each value and the next of a row, one beyond which is read as well: value `low` + weight of the way.
+  void (*lerp_columns)(const float *row, const std::int32_t *low, const float *weights, int count, float *out);
+
   // 1 / (1 + exp(-x)).
   void (*sigmoid_row)(const float *logits, int count, float *out);
 };

@@ -2,34 +2,21 @@
 // has too goes on; one that begins or ends makes a corner, and along a grid line the corners pair up to level edges.
 #include "outlines.h"
 
-#include <cstring>
 #include <utility>
 
 namespace {
 
-// Where the object begins, ends, begins ... along a row.
-void find_edges(const std::uint8_t *row, int width, std::vector<int> &edges) {
-  edges.clear();
-  for (int x = 0, next = 1; x < width; next = 1 - next) {
-    const void *found = std::memchr(row + x, next, width - x);
-    if (found == nullptr) break;
-    x = static_cast<int>(static_cast<const std::uint8_t *>(found) - row);
-    edges.push_back(x);
-  }
-  if (edges.size() % 2 == 1) edges.push_back(width);
-}
-
 class Sweep {
  public:
   // The grid line at `y`, between a row of pixels and the next, with the edges of both.
-  void line(int y, const std::vector<int> &above, const std::vector<int> &below) {
+  void line(int y, const Row &above, const Row &below) {
     const std::size_t first = corners_.size();
     std::size_t a = 0, b = 0;  // odd: the object is there, above or below
-    next_.resize(below.size());
-    while (a < above.size() || b < below.size()) {
-      const bool ends = b == below.size() || (a < above.size() && above[a] <= below[b]);
-      const bool begins = a == above.size() || (b < below.size() && below[b] <= above[a]);
-      const int x = ends ? above[a] : below[b];
+    next_.resize(below.count);
+    while (a < above.count || b < below.count) {
+      const bool ends = b == below.count || (a < above.count && above.edges[a] <= below.edges[b]);
+      const bool begins = a == above.count || (b < below.count && below.edges[b] <= above.edges[a]);
+      const int x = ends ? above.edges[a] : below.edges[b];
       if (ends && begins && a % 2 == b % 2) {
         next_[b++] = open_[a++];
         continue;
@@ -37,7 +24,10 @@ class Sweep {
       // Where pixels meet at a corner it is two, and the one whose level edge goes to the left comes first.
       const bool end_first = a % 2 == 1;
       if (ends && end_first) end(x, y, open_[a]);
-      if (begins) next_[b] = add(x, y);
+      if (begins) {
+        next_[b] = add(x, y);
+        if (b % 2 == 1) corners_.back().left = next_[b - 1];
+      }
       if (ends && !end_first) end(x, y, open_[a]);
       a += ends, b += begins;
       corners_.back().object_below = b % 2 == 1;
@@ -49,15 +39,19 @@ class Sweep {
   Outlines cycles() const {
     Outlines found;
     found.corners.reserve(2 * corners_.size());
-    std::vector<bool> seen(corners_.size());
+    std::vector<std::int32_t> outlines(corners_.size(), -1);  // of each corner
     for (std::size_t start = 0; start < corners_.size(); ++start) {
-      if (seen[start]) continue;
-      for (std::size_t at = start; !seen[at]; at = following(at)) {
-        seen[at] = true;
+      if (outlines[start] >= 0) continue;
+      const std::int32_t outline = static_cast<std::int32_t>(found.ends.size());
+      for (std::size_t at = start; outlines[at] < 0; at = following(at)) {
+        outlines[at] = outline;
         found.corners.push_back(corners_[at].x);
         found.corners.push_back(corners_[at].y);
       }
       found.ends.push_back(static_cast<std::int32_t>(found.corners.size() / 2));
+      // A hole's top left corner has the object to its left, which begins at an edge of an outline met before.
+      const bool outer = corners_[start].leaves_level;
+      found.owners.push_back(outer ? outline : found.owners[outlines[corners_[start].left]]);
     }
     return found;
   }
@@ -68,10 +62,11 @@ class Sweep {
     bool object_below;  // to the right of it
     bool leaves_level;  // rather than along its upright edge
     std::size_t level, upright;  // the corners at the other ends
+    std::size_t left;            // where the object ends below: at the top of the edge where that run begins
   };
 
   std::size_t add(int x, int y) {
-    corners_.push_back({x, y, false, false, 0, 0});
+    corners_.push_back({x, y, false, false, 0, 0, 0});
     return corners_.size() - 1;
   }
 
@@ -96,14 +91,10 @@ class Sweep {
 
 }  // namespace
 
-Outlines outlines_of(const std::uint8_t *mask, std::ptrdiff_t stride, int height, int width) {
+Outlines outlines_of(const Runs &runs) {
   Sweep sweep;
-  std::vector<int> above, below;
-  for (int y = 0; y <= height; ++y) {
-    below.clear();
-    if (y < height) find_edges(mask + stride * y, width, below);
-    sweep.line(y, above, below);
-    above.swap(below);
-  }
+  const Row none{nullptr, 0};
+  for (int y = 0; y <= runs.height(); ++y)
+    sweep.line(y, y > 0 ? runs.row(y - 1) : none, y < runs.height() ? runs.row(y) : none);
   return sweep.cycles();
 }

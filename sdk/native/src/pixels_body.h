@@ -10,15 +10,18 @@
 namespace {
 
 constexpr int kAtOnce = 4;  // vectors of a row, whose sums stay in registers
+constexpr int kAhead = 768;  // bytes: several rows are read side by side, and memory is waited for without
 
 template <int vectors>
 inline void sum_vectors(const std::uint8_t *pixels, std::ptrdiff_t stride, const Cover &rows, float *out) {
   constexpr int lanes = Vector::lanes;
   Vector sum[vectors];
+  __builtin_prefetch(pixels + kAhead);
   for (int v = 0; v < vectors; ++v)
     sum[v] = Vector::mul(Vector::load_bytes(pixels + v * lanes), Vector::set(rows.first_part));
   for (int r = 1; r < rows.count; ++r) {
     pixels += stride;
+    __builtin_prefetch(pixels + kAhead);
     const Vector part = Vector::set(r + 1 < rows.count ? 1.0f : rows.last_part);
     for (int v = 0; v < vectors; ++v)
       sum[v] = Vector::add(sum[v], Vector::mul(Vector::load_bytes(pixels + v * lanes), part));
@@ -62,6 +65,17 @@ void mean_columns(const float *sums, const Cover *columns, int count, float shar
     const Levels levels = __builtin_convertvector(sum * share + 0.5f, Levels);
     const Pixel values = __builtin_convertvector(levels, Pixel) * (1.0f / 255.0f);
     for (int c = 0; c < 3; ++c) planes[c][x] = values[c];
+  }
+}
+
+void lerp_rows(const float *above, const float *below, float weight, int count, float *out) {
+  for (int x = 0; x < count; ++x) out[x] = above[x] + weight * (below[x] - above[x]);
+}
+
+void lerp_columns(const float *row, const std::int32_t *low, const float *weights, int count, float *out) {
+  for (int x = 0; x < count; ++x) {
+    const float left = row[low[x]];
+    out[x] = left + weights[x] * (row[low[x] + 1] - left);
   }
 }
 

@@ -62,6 +62,27 @@ double between(const std::vector<float> &values, int height, int width, double r
   return left_side * (1 - u) + right_side * u;
 }
 
+// Paints some runs on zeros, then over others, and takes them away again.
+bool shows(std::vector<std::uint8_t> &mask, int stride, int height, int width, clickmask_runs *runs) {
+  std::vector<std::uint8_t> first(height * width), other(height * width);
+  for (std::size_t i = 0; i < other.size(); ++i) first[i] = i % 7 < 3, other[i] = i % 5 == 0;
+  clickmask_runs *others[2] = {};
+  const std::vector<std::uint8_t> *pictures[] = {&first, &other};
+  for (int i : {0, 1})
+    if (clickmask_mask_runs(pictures[i]->data(), width, height, width, 1, &others[i]) != CLICKMASK_OK) return false;
+  const clickmask_runs *order[] = {nullptr, others[0], others[1], runs};
+  bool right = true;
+  for (int i : {1, 2, 3}) {
+    right = right && clickmask_repaint(mask.data(), stride, height, width, order[i - 1], 0, 0, order[i], 0, 0) ==
+                         CLICKMASK_OK;
+    for (int p = 0; i < 3 && p < height * width; ++p)
+      right = right && mask[p / width * stride + p % width] == (*pictures[i - 1])[p];
+  }
+  right = right && clickmask_repaint(mask.data(), stride, height, width, nullptr, 0, 0, runs, 0, 1) == CLICKMASK_INVALID;
+  for (auto *one : {others[0], others[1], runs}) clickmask_runs_free(one);
+  return right;
+}
+
 bool paints(int height, int width, int tall, int wide) {
   std::mt19937 random(6);
   std::normal_distribution<float> normal;
@@ -72,10 +93,12 @@ bool paints(int height, int width, int tall, int wide) {
   const int stride = wide + 3;
   std::vector<std::uint8_t> mask(stride * tall, 0);
   int32_t box[4], alone[4];
-  for (auto *out : {mask.data(), static_cast<std::uint8_t *>(nullptr)})
-    if (clickmask_paint(values.data(), height, width, limit, row_step, column_step, 0.5, tall, wide, out,
-                        stride, out != nullptr ? box : alone) != CLICKMASK_OK)
+  clickmask_runs *runs = nullptr;
+  for (const bool boxed : {false, true})
+    if (clickmask_value_runs(values.data(), height, width, limit, row_step, column_step, 0.5, tall, wide, 3,
+                             boxed ? alone : box, boxed ? nullptr : &runs) != CLICKMASK_OK)
       return false;
+  if (!shows(mask, stride, tall, wide, runs)) return false;
   int expected[] = {wide, tall, 0, 0};
   for (int y = 0; y < tall; ++y)
     for (int x = 0; x < stride; ++x) {
@@ -100,11 +123,13 @@ bool outlines_fill_back(int height, int width, double share) {
   std::vector<std::uint8_t> mask(height * width);
   for (auto &pixel : mask) pixel = std::bernoulli_distribution(share)(random);
   const int capacity = 4 * height * width + 4;
-  std::vector<int32_t> corners(2 * capacity), ends(capacity);
+  std::vector<int32_t> corners(2 * capacity), ends(capacity), owners(capacity);
   int32_t counts[2];
-  if (clickmask_outlines(mask.data(), width, height, width, capacity, corners.data(), ends.data(), counts) !=
-      CLICKMASK_OK)
-    return false;
+  clickmask_runs *runs = nullptr;
+  if (clickmask_mask_runs(mask.data(), width, height, width, 3, &runs) != CLICKMASK_OK) return false;
+  const int status = clickmask_outlines(runs, capacity, corners.data(), ends.data(), owners.data(), counts);
+  clickmask_runs_free(runs);
+  if (status != CLICKMASK_OK) return false;
   std::vector<int> crossings(height * (width + 1));
   int begin = 0;
   for (int i = 0; i < counts[1]; begin = ends[i], ++i)
@@ -126,7 +151,9 @@ bool sigmoid_is_right() {
   std::vector<float> logits, result;
   for (float x = -40; x <= 40; x += 0.37f) logits.push_back(x);
   result.resize(logits.size());
-  if (clickmask_sigmoid(logits.data(), static_cast<int>(logits.size()), result.data()) != CLICKMASK_OK) return false;
+  const int columns = static_cast<int>(logits.size()) / 2;  // two rows, as everywhere of some stride
+  if (clickmask_sigmoid(logits.data(), columns, 2, columns, result.data(), columns) != CLICKMASK_OK) return false;
+  logits.resize(2 * columns);
   for (std::size_t i = 0; i < logits.size(); ++i)
     if (std::fabs(result[i] - 1 / (1 + std::exp(-static_cast<double>(logits[i])))) > 2e-7) return false;
   return true;
@@ -136,11 +163,12 @@ bool refuses_what_it_cannot_do() {
   const std::uint8_t pixels[12] = {};
   float plane[12] = {};
   int32_t box[4];
+  clickmask_runs *runs = nullptr;
   return clickmask_area_mean(pixels, 6, 2, 2, 3, 2, 1, nullptr, plane, 2, 4) == CLICKMASK_INVALID &&
          clickmask_area_mean(pixels, 6, 2, 2, 1, 1, 1, "none", plane, 2, 4) == CLICKMASK_UNSUPPORTED &&
-         clickmask_paint(plane, 1, 1, 0, std::nan(""), 1, 0, 1, 1, nullptr, 0, box) ==
-             CLICKMASK_INVALID &&
-         clickmask_outlines(pixels, 2, 0, 2, 1, box, box, box) == CLICKMASK_INVALID;
+         clickmask_value_runs(plane, 1, 1, 0, std::nan(""), 1, 0, 1, 1, 1, box, nullptr) == CLICKMASK_INVALID &&
+         clickmask_mask_runs(pixels, 2, 0, 2, 1, &runs) == CLICKMASK_INVALID &&
+         clickmask_outlines(nullptr, 1, box, box, box, box) == CLICKMASK_INVALID;
 }
 
 }  // namespace

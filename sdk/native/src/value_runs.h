@@ -1,8 +1,10 @@
-// A mask from values on a coarser grid, at the cost of its outline and its object rather than of every pixel.
+// The runs of a mask from values on a coarser grid, at the cost of its outline rather than of every pixel.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+
+#include "runs.h"
 
 struct Values {
   const float *data;
@@ -19,9 +21,4 @@ struct Positions {
   double column(int x) const { return (x + centre) * column_step - centre; }
 };
 
-struct PaintedBox {
-  int x0 = 0, y0 = 0, x1 = 0, y1 = 0;  // half-open; empty where x0 == x1
-};
-
-// The mask must be zero; null for the box alone.
-PaintedBox paint(const Values &values, const Positions &positions, std::uint8_t *mask, std::ptrdiff_t stride);
+Runs runs_of(const Values &values, const Positions &positions, int threads);

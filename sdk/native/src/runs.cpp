@@ -1,0 +1,82 @@
+#include "runs.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <limits>
+#include <new>
+
+#include "threads.h"
+
+void Runs::fill(int threads, const std::function<Find()> &make_find) {
+  std::atomic<std::size_t> next{0};
+  std::atomic<bool> failed{false};
+  run_on_threads(std::min<int>(threads, static_cast<int>(parts_.size())), [&] {
+    try {
+      const Find find = make_find();
+      for (std::size_t index; (index = next.fetch_add(1)) < parts_.size();) {
+        Part &part = parts_[index];
+        part.edges.reserve(4 * kRows), part.ends.reserve(kRows);
+        const int begin = static_cast<int>(index) * kRows;
+        for (int y = begin; y < std::min(begin + kRows, height_); ++y) {
+          find(y, part.edges);
+          part.ends.push_back(part.edges.size());
+        }
+      }
+    } catch (const std::bad_alloc &) {
+      failed = true;
+    }
+  });
+  if (failed) throw std::bad_alloc();
+}
+
+RunsBox box_of(const Runs &runs) {
+  RunsBox box;
+  for (int y = 0; y < runs.height(); ++y) {
+    const Row row = runs.row(y);
+    if (row.count == 0) continue;
+    const int first = row.edges[0], last = row.edges[row.count - 1];
+    if (box.x0 == box.x1) box = {first, y, last, y + 1};
+    box.x0 = std::min(box.x0, first), box.x1 = std::max(box.x1, last), box.y1 = y + 1;
+  }
+  return box;
+}
+
+namespace {
+
+void repaint_row(std::uint8_t *row, const Row &before, int before_left, const Row &after, int after_left) {
+  std::size_t i = 0, j = 0;  // odd: set, before or after
+  for (int start = 0; i < before.count || j < after.count;) {
+    const int old = i < before.count ? before.edges[i] + before_left : std::numeric_limits<int>::max();
+    const int now = j < after.count ? after.edges[j] + after_left : std::numeric_limits<int>::max();
+    const int x = std::min(old, now);
+    if (i % 2 != j % 2) std::memset(row + start, static_cast<int>(j % 2), x - start);
+    i += old == x, j += now == x;
+    start = x;
+  }
+}
+
+}  // namespace
+
+void repaint(std::uint8_t *mask, std::ptrdiff_t stride, int height, const PlacedRuns &before, const PlacedRuns &after) {
+  for (int y = 0; y < height; ++y)
+    repaint_row(mask + stride * y, before.row(y), before.left, after.row(y), after.left);
+}
+
+Runs runs_of(const std::uint8_t *mask, std::ptrdiff_t stride, int height, int width, int threads) {
+  Runs runs(height, width);
+  runs.fill(threads, [=]() -> Runs::Find {
+    return [=](int y, Runs::Edges &edges) {
+      const std::uint8_t *row = mask + stride * y;
+      int next = 1;
+      for (int x = 0; x < width; next = 1 - next) {
+        const void *found = std::memchr(row + x, next, width - x);
+        if (found == nullptr) break;
+        x = static_cast<int>(static_cast<const std::uint8_t *>(found) - row);
+        edges.push_back(x);
+      }
+      if (next == 0) edges.push_back(width);
+    };
+  });
+  return runs;
+}

@@ -1,0 +1,65 @@
+// A mask as the runs of its rows: where the object begins, ends, begins ... in each.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+// The edges of one row, ascending; an even number of them.
+struct Row {
+  const std::int32_t *edges;
+  std::size_t count;
+};
+
+class Runs {
+ public:
+  Runs(int height, int width) : height_(height), width_(width), parts_((height + kRows - 1) / kRows) {}
+
+  int height() const { return height_; }
+  int width() const { return width_; }
+  Row row(int y) const {
+    const Part &part = parts_[y / kRows];
+    const std::size_t begin = y % kRows == 0 ? 0 : part.ends[y % kRows - 1];
+    return {part.edges.data() + begin, part.ends[y % kRows] - begin};
+  }
+
+  // Has the edges of each row appended by `find(y, edges)`, on some threads that take parts of the mask in turn,
+  // each with a `make_find()` of its own.
+  using Edges = std::vector<std::int32_t>;
+  using Find = std::function<void(int y, Edges &edges)>;
+  void fill(int threads, const std::function<Find()> &make_find);
+
+ private:
+  static constexpr int kRows = 64;
+  struct Part {
+    Edges edges;
+    std::vector<std::size_t> ends;  // of each row, in edges
+  };
+
+  int height_, width_;
+  std::vector<Part> parts_;
+};
+
+// Tight and half-open; empty where x0 == x1.
+struct RunsBox {
+  int x0 = 0, y0 = 0, x1 = 0, y1 = 0;
+};
+RunsBox box_of(const Runs &runs);
+
+// Runs that lie somewhere in a picture: its pixel (y, x) is theirs (y - top, x - left).
+struct PlacedRuns {
+  const Runs *runs;
+  int top, left;
+
+  Row row(int y) const {
+    const bool has = runs != nullptr && y >= top && y < top + runs->height();
+    return has ? runs->row(y - top) : Row{nullptr, 0};
+  }
+};
+
+// Makes a mask of some runs one of others, at the cost of what differs.
+void repaint(std::uint8_t *mask, std::ptrdiff_t stride, int height, const PlacedRuns &before, const PlacedRuns &after);
+
+// Of a mask of 0 and 1, its rows `stride` bytes apart.
+Runs runs_of(const std::uint8_t *mask, std::ptrdiff_t stride, int height, int width, int threads);
