@@ -1,8 +1,11 @@
-"""Batch norms folded into the linear layers before them, where no runtime does it: for inference.
+"""Linear layers folded into those beside them, where no runtime does it: for inference.
 
 A runtime folds a norm into the one convolution before it. Where sources are summed before they are
 normalised, the norm's scale goes into each of them and its shift into one. That a source is enlarged after
 its convolution does not matter: a scale may come before or after what is linear.
+
+In the encoder, the backbone's last projection goes into both branches of the context head: nothing else reads
+it, and a mean is linear too.
 """
 
 from __future__ import annotations
@@ -10,8 +13,10 @@ from __future__ import annotations
 import copy
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clickmask_models.backbones.mobilenet_v2 import ContextHead
 from clickmask_models.encode_once import EncodeOnce
 from clickmask_models.feature_diffusion import FeatureDiffusion
 
@@ -27,10 +32,53 @@ def fold_norms(network: nn.Module) -> nn.Module:
     with torch.no_grad():
         for module in folded.modules():
             if isinstance(module, EncodeOnce):
+                _fold_context(module)
                 _fold_sums(module)
             elif isinstance(module, FeatureDiffusion) and not module.sparse:  # which folds its own
                 _join_projections(module)
     return folded
+
+
+class _FoldedContext(nn.Module):
+    """``ContextHead`` over the map that the backbone's last projection reads, without that projection.
+
+    Of the two halves of the head's own projection, the pooled one is computed once, not at every position.
+    """
+
+    def __init__(self, head: ContextHead, projection: nn.Conv2d) -> None:
+        super().__init__()
+        self.aspp0 = _after(projection, head.aspp0)
+        self.image_pooling = _after(projection, head.image_pooling)
+        pooled, local = head.concat_projection.weight.chunk(2, dim=1)
+        self.project_pooled = _pointwise(pooled, head.concat_projection.bias)
+        self.project_local = _pointwise(local, torch.zeros_like(head.concat_projection.bias))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean(dim=(2, 3), keepdim=True, dtype=torch.float32).to(x.dtype)  # see ContextHead
+        pooled = self.project_pooled(F.relu(self.image_pooling(mean)))
+        return F.relu(self.project_local(F.relu(self.aspp0(x))) + pooled)
+
+
+def _fold_context(network: EncodeOnce) -> None:
+    last = network.backbone.features[-1].conv
+    network.context = _FoldedContext(network.context, last[-1])
+    last[-1] = nn.Identity()
+
+
+def _after(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
+    """Two 1x1 convolutions with nothing between as one."""
+    matrix = second.weight.flatten(1).double()
+    weight = matrix @ first.weight.flatten(1).double()
+    bias = matrix @ first.bias.double() + second.bias
+    return _pointwise(weight[..., None, None].to(second.weight.dtype), bias.to(second.weight.dtype))
+
+
+def _pointwise(weight: Tensor, bias: Tensor) -> nn.Conv2d:
+    """A 1x1 convolution of a weight (C, C', 1, 1) and a bias (C,)."""
+    conv = nn.Conv2d(weight.shape[1], weight.shape[0], 1, dtype=weight.dtype)
+    conv.weight.copy_(weight)
+    conv.bias.copy_(bias)
+    return conv
 
 
 def _fold_sums(network: EncodeOnce) -> None:
@@ -59,11 +107,8 @@ def _join_projections(diffusion: FeatureDiffusion) -> None:
         _multiply(conv, scale)
         parts.append((conv.weight, shift))
     if parts:
-        weight = torch.cat([weight for weight, _ in parts], dim=1)
-        joined = nn.Conv2d(weight.shape[1], weight.shape[0], 1, dtype=weight.dtype)
-        joined.weight.copy_(weight)
-        joined.bias.copy_(sum(shift for _, shift in parts))
-        diffusion.project = nn.ModuleList([joined])
+        joined = torch.cat([weight for weight, _ in parts], dim=1)
+        diffusion.project = nn.ModuleList([_pointwise(joined, sum(shift for _, shift in parts))])
 
 
 def _scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Folded batch norms against the layers as trained, in float64 and with statistics far from 0 and 1."""
+"""Folded layers against those as trained, in float64 and with norms' statistics far from 0 and 1."""
 
 from __future__ import annotations
 
@@ -58,6 +58,22 @@ def test_the_whole_network_gives_the_same(build):
     # Logits are float32, and FDM's softmax too: their rounding is what is left.
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
     assert expected.std() > 1e-3
+
+
+def test_the_encoder_gives_the_same():
+    torch.manual_seed(0)
+    network = EncodeOnceCDNet(EncodeOnceConfig(**SMALL)).double().eval()
+    for module in (*network.backbone.modules(), *network.context.modules()):
+        if isinstance(module, nn.Conv2d):  # as drawn they would shrink the image to nothing
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    image = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    with torch.no_grad():
+        expected, got = network.encode(image), fold_norms(network).encode(image)
+    for one, other in zip(got[:3], expected[:3], strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    # The context head's mean is float32: its rounding is what is left.
+    assert (got[3] - expected[3]).abs().max() < 1e-6 * expected[3].abs().max()
+    assert expected[3].std() > 1e-2
 
 
 def test_every_sum_gives_the_same_to_the_last_digits():
