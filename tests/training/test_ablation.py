@@ -68,8 +68,9 @@ def test_the_shipped_arms_differ_in_what_they_say() -> None:
 
 
 def test_without_diffusion_feature_diffusion_hands_its_input_on() -> None:
-    block = read_ablation(ARMS).network("baseline").decoder.feature_diffusion
-    x = torch.randn(1, 192, 4, 4)
+    network = read_ablation(ARMS).network("baseline")
+    block = network.decoder.feature_diffusion
+    x = torch.randn(1, network.config.widths[3], 4, 4)
     assert torch.equal(block(x, torch.rand(1, 2, 4, 4)).features, x)
 
 
