@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -18,7 +19,7 @@ from clickmask.evaluation.metrics import mean_iou_at
 from clickmask.evaluation.run import annotate
 from clickmask_models.checkpoints import load_checkpoint
 from clickmask_models.pixel_diffusion import PixelDiffusion
-from clickmask_models.presets import DEFAULT, preset
+from clickmask_models.presets import DEFAULT, pipeline, preset
 
 CHECKPOINT = Path(__file__).parents[1] / "engines/default.safetensors"
 
@@ -39,6 +40,9 @@ def test_checkpoint_and_bundle_follow_the_default_preset() -> None:
     assert load_checkpoint(CHECKPOINT).config == config
     manifest = load_bundle(default_bundle_path()).manifest
     assert manifest.preset == DEFAULT
+    around = pipeline(DEFAULT)
+    assert dataclasses.asdict(manifest.crop).items() >= dataclasses.asdict(around.crop).items()
+    assert (manifest.input.sizes, manifest.input.fit) == (around.sizes, around.fit)
     diffusion = manifest.pixel_diffusion
     assert diffusion is not None
     assert (diffusion.iterations, diffusion.eps) == (

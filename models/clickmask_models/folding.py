@@ -27,7 +27,7 @@ def fold_norms(network: nn.Module) -> nn.Module:
     It can be neither trained nor saved as a checkpoint of its kind. Networks with nothing to fold are copied.
     """
     if network.training:
-        raise ValueError("batch norms fold in eval mode only: call network.eval() first")
+        raise ValueError("layers fold in eval mode only: call network.eval() first")
     folded = copy.deepcopy(network)
     with torch.no_grad():
         for module in folded.modules():

@@ -151,7 +151,7 @@ def _enlarge(pixels: NDArray[Any], view: View, out: FloatArray) -> None:
 
 def mask_probability(mask: NDArray[np.bool_], view: View) -> FloatArray:
     """A mask of the whole image, (H, W) bool, as (h', w') float32 in [0, 1] on a view's valid part."""
-    return resize_to_view(mask[view.box.slices].view(np.uint8) * np.uint8(255), view)
+    return resize_to_view((mask[view.box.slices].view(np.uint8) != 0) * np.uint8(255), view)
 
 
 def sigmoid(logits: FloatArray, out: FloatArray | None = None) -> FloatArray:

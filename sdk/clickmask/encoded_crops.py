@@ -136,6 +136,12 @@ class ImageCrops:
             if entry.features is not None:
                 return entry.features
 
+    def touch(self, view: View) -> None:
+        """Use a view's features, where they are here, so that others go first."""
+        with self._shared._lock:
+            if (entry := self._entries.get((view, False))) is not None:
+                entry.used = next(self._shared._clock)
+
     def _encode(self, view: View, local: bool, entry: _Entry) -> Features:
         try:
             with self._shared._lock:

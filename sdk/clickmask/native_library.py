@@ -109,7 +109,7 @@ def _declare(library: ctypes.CDLL) -> None:
         ),
         "lerp": (pointer, number, number, pointer, number, pointer, number, text, pointer, step),
         "mask_runs": (pointer, step, number, number, number, pointer),
-        "repaint": (pointer, step, number, number, pointer, number, number, pointer, number, number),
+        "paint": (pointer, pointer, step, number, number, number, number),
         "runs_free": (pointer,),
         "outlines": (pointer, ctypes.c_int32, pointer, pointer, pointer, pointer),
     }.items():

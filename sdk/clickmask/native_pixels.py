@@ -44,11 +44,11 @@ def sigmoid(logits: NDArray[np.float32], out: NDArray[np.float32]) -> None:
     """1 / (1 + exp(-x)) of finite logits.
 
     Args:
-        logits: (h, w) float32; copied where they are not contiguous along rows.
+        logits: (h, w); copied where they are not float32 or not contiguous along rows.
         out: (h, w) float32 to fill, contiguous along rows.
     """
-    if logits.strides[1] != logits.itemsize:
-        logits = np.ascontiguousarray(logits)
+    if logits.dtype != np.float32 or logits.strides[1] != logits.itemsize:
+        logits = np.ascontiguousarray(logits, np.float32)
     strides = (logits.strides[0] // logits.itemsize, out.strides[0] // out.itemsize)
     where = (logits.ctypes.data, strides[0], *logits.shape, out.ctypes.data, strides[1])
     check(library().clickmask_sigmoid(*where))
@@ -99,20 +99,15 @@ class Runs:
     def of(cls, mask: NDArray[np.bool_], corner: tuple[int, int] = (0, 0)) -> Runs:
         """Those of a mask, (H, W) bool, contiguous along rows."""
         handle = ctypes.c_void_p()
+        mask = mask.view(np.uint8) != 0  # an array seen as bool may hold other bytes
         where = (mask.ctypes.data, mask.strides[0], *mask.shape)
         check(library().clickmask_mask_runs(*where, _threads(mask.size), ctypes.byref(handle)))
         return cls(handle, corner)
 
-    def paint(self, mask: NDArray[np.bool_], before: Runs | None = None) -> None:
-        """Make a mask of the image one of these, writing what differs only.
-
-        Args:
-            mask: (H, W) bool, contiguous along rows.
-            before: what it shows now; None for nothing.
-        """
-        placed = [(None, 0, 0) if one is None else (one._handle, *one.corner[::-1]) for one in (before, self)]
-        where = (mask.ctypes.data, mask.strides[0], *mask.shape)
-        check(library().clickmask_repaint(*where, *placed[0], *placed[1]))
+    def paint(self, mask: NDArray[np.bool_]) -> None:
+        """Set these pixels of a mask of the image, (H, W) bool, contiguous along rows."""
+        where = (mask.ctypes.data, mask.strides[0], *mask.shape, *self.corner[::-1])
+        check(library().clickmask_paint(self._handle, *where))
 
     def outlines(self) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
         """The outlines along pixel edges, each from its top left corner, in raster order of those.

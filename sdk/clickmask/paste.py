@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from . import canvas, native_library, native_pixels
+from . import native_library, native_pixels
 from .encode import FloatArray, lerp, logit, resize, sigmoid
 from .mask import Mask, mask_box
 from .view import Box, View
@@ -45,10 +45,11 @@ def paste_with_box(logits: FloatArray, view: View, image_size: tuple[int, int], 
         The mask and its box in the image. A pixel whose probability is the threshold but for rounding may
         fall on either side.
     """
+    out = np.zeros((image_size[1], image_size[0]), np.bool_)  # fresh pages are zero: nothing is written yet
     if native_library.available():
         box, runs = _runs(logits, view, threshold)
-        return Painted(canvas.show(runs, image_size), box, runs)
-    out = np.zeros((image_size[1], image_size[0]), np.bool_)
+        runs.paint(out)
+        return Painted(out, box, runs)
     return Painted(out, _interpolate(out[view.box.slices], logits, view, threshold))
 
 

@@ -87,6 +87,8 @@ class Predictor:
             BackendError: the runtime failed.
         """
         if len(state.clicks) < self._manifest.input.max_clicks:
+            if self._policy.kind == "stable":  # a click outside its crop looks at the whole image
+                self._crops.touch(self._whole_view)
             self._features(self._next_view(state), local=False)
 
     def _next_view(self, state: State) -> View:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from . import canvas
 from .clicks import Click, as_clicks
 from .crop import CropPolicy
 from .encoded_crops import CROPS_BYTES, EncodedCrops
@@ -194,14 +193,13 @@ class Segmenter:
         return BundleIdentity(self.bundle.manifest.name, hashlib.sha256(text.encode()).hexdigest())
 
     def close(self) -> None:
-        """Give the memory of runtime, encoded crops and old masks back; the next clicks raise BackendError.
+        """Give the memory of runtime and encoded crops back; the next clicks raise BackendError.
 
         Sessions keep their masks. May be repeated.
         """
         self.prefetcher.close()
         self.backend.close()
         self.crops.clear()
-        canvas.clear()
 
     def __enter__(self) -> Segmenter:
         return self

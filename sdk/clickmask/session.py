@@ -31,11 +31,10 @@ class Session:
 
     **The image is not copied** when it is C-contiguous (H, W, 3) uint8: do not change its pixels while the
     session lives, since later crops are cut from it and `to_json` hashes it (pass `image.copy()` if you
-    must). Beyond the image a session holds the current mask (1 byte per pixel; `canvas` keeps the memory of
-    one more for all), the network's features of recent crops (all sessions of the segmenter share
-    `crops_bytes`), and for each click in force or to be undone its logits (4 bytes per network pixel, once
-    however many operations share it). `history.HISTORY` and `HISTORY_BYTES` bound what can be undone; the
-    clicks in force are always kept.
+    must). Beyond the image a session holds the current mask (1 byte per pixel), the network's features of
+    recent crops (all sessions of the segmenter share `crops_bytes`), and for each click in force or to be
+    undone its logits (4 bytes per network pixel, once however many operations share it). `history.HISTORY`
+    and `HISTORY_BYTES` bound what can be undone; the clicks in force are always kept.
 
     **Prefetch.** Unless switched off, the image is encoded in the background when the session begins, and
     after each call the crop that the next click will want (`Segmenter.session`). Masks do not depend on it.

@@ -87,6 +87,17 @@ def test_least_recently_used_go_first_and_the_budget_holds() -> None:
     assert backend.encode_calls == 5
 
 
+def test_a_crop_that_was_touched_outlives_one_used_after_it() -> None:
+    _, crops, backend = new_crops(2 * ENTRY)
+    crops.features(view(0))
+    crops.features(view(1))
+    crops.touch(view(0))
+    crops.touch(view(5))  # not here: nothing to keep
+    crops.features(view(2))
+    crops.features(view(0))
+    assert backend.encode_calls == 3
+
+
 def test_the_newest_is_kept_even_beyond_the_budget() -> None:
     shared, crops, backend = new_crops(0)
     assert crops.features(view()) is crops.features(view())

@@ -243,11 +243,10 @@ def test_a_large_photo_costs_its_outline_and_one_byte_a_pixel() -> None:
 def test_the_mask_before_goes_before_the_next_one_is_painted() -> None:
     """Where nobody else holds it: a session then has one byte a pixel at most."""
     session, _ = new_session(*LARGE)
-    session.click(2000, 1500)
     tracemalloc.start()
+    session.click(2000, 1500)
+    peak = tracemalloc.get_traced_memory()[1]
     session.click(2100, 1500)
-    peak = tracemalloc.get_traced_memory()[1]  # beside what was there before
-    session.click(2000, 1600)
     again = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert again < peak + 0.5 * LARGE[0] * LARGE[1]

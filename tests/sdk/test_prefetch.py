@@ -141,6 +141,27 @@ def test_only_a_positive_click_outside_the_mask_s_box_is_unforeseeable(kind: str
         assert len(backend.threads) == backend.ahead > 1
 
 
+def test_a_stable_crop_is_foreseen_wherever_one_clicks_where_two_crops_fit() -> None:
+    moving = {
+        **CROP,
+        "kind": "stable",
+        "min_size": 16,
+        "hysteresis_iou": 1.0,
+    }  # with every change of the mask
+    segmenter, backend = gated(crop=moving, input={"sizes": [64]})
+    segmenter.crops.budget = 2 * 3 * 64**2 * 4
+    with segmenter:
+        session = segmenter.session(make_image(300, 200))
+        boxes = []
+        for click in ((40, 40), (45, 42), (80, 40, False), (40, 80, False), (280, 180)):
+            segmenter.prefetcher.settle()
+            session.click(*click)
+            boxes.append(session.crop)
+        assert len(set(boxes)) == 4
+        assert boxes[-1] == boxes[0] == WHOLE  # whose features the crops since have not driven out
+        assert len(backend.threads) == backend.ahead
+
+
 def test_no_crop_is_encoded_twice() -> None:
     counts = []
     for prefetch in (True, False):

@@ -70,13 +70,13 @@ class PolicyArm:
 
 
 def policy_arms(names: Sequence[str], bundle: BundleMethod, own: CropPolicy) -> list[PolicyArm]:
-    """An arm for each name, `paper` and `fbrs` with the least sides of the bundle's own policy.
+    """An arm for each name, `paper`, `fbrs` and `stable` with the least sides of the bundle's own policy.
 
-    They differ from `stable` by their rule then, not by how small a crop may be, which weights are used to.
+    They differ by their rule then, not by how small a crop may be, which weights are used to.
     """
     sides = {"min_size": own.min_size, "min_fraction": own.min_fraction}
     named = {name: CropPolicy.named(name) for name in names}
-    named |= {name: replace(named[name], **sides) for name in ("paper", "fbrs") if name in named}
+    named |= {name: replace(named[name], **sides) for name in ("paper", "fbrs", "stable") if name in named}
     return [PolicyArm(name, bundle, policy) for name, policy in named.items()]
 
 

@@ -22,7 +22,7 @@ class Control:
         """Finds out how much arithmetic takes so many milliseconds, at best."""
         self._pool = ThreadPoolExecutor(threads)
         self._threads = threads
-        self._rounds = round(_ROUNDS * ms / min(self._time(_ROUNDS) for _ in range(_TRIES)))
+        self._rounds = max(1, round(_ROUNDS * ms / min(self._time(_ROUNDS) for _ in range(_TRIES))))
 
     def __enter__(self) -> Control:
         return self

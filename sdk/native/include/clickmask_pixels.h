@@ -1,7 +1,7 @@
 /* Between a photograph and the network on the CPU: the part of libclickmask_native that knows no network.
  *
  * Results are clickmask_status; instruction sets and threads are those of clickmask_native.h. Each call equals a
- * slower one in Python but for rounding: encode.image_tensor, paste.paste_with_box, outlines.rings.
+ * slower one in Python but for rounding: encode.image_tensor, paste.paste_with_box, outlines.regions.
  */
 #ifndef CLICKMASK_PIXELS_H
 #define CLICKMASK_PIXELS_H
@@ -43,7 +43,7 @@ typedef struct clickmask_runs clickmask_runs;
  * values: (height, width), finite; the outer ones extend outwards.
  * row_step, column_step, centre: mask row y lies at values row (y + centre) row_step - centre; columns likewise.
  * box: x0, y0, x1, y1 of the mask's pixels, half-open; all 0 where there are none.
- * runs: the mask's; or NULL, for those who need the box only.
+ * runs: the mask's.
  */
 CLICKMASK_API int clickmask_value_runs(const float *values, int height, int width, float limit, double row_step,
                                        double column_step, double centre, int mask_height, int mask_width,
@@ -53,14 +53,13 @@ CLICKMASK_API int clickmask_value_runs(const float *values, int height, int widt
 CLICKMASK_API int clickmask_mask_runs(const uint8_t *mask, ptrdiff_t stride, int height, int width, int threads,
                                       clickmask_runs **runs);
 
-/* Makes a mask of some runs one of others, writing what differs only.
+/* Sets a mask's pixels in some runs to 1 and leaves the others.
  *
- * mask: (height, width) bytes, rows `stride` apart: 1 where `before` has runs, 0 elsewhere; NULL runs are none.
+ * mask: (height, width) bytes, rows `stride` apart.
  * top, left: the pixel of the mask where the first row and column of the runs are; they lie inside.
  */
-CLICKMASK_API int clickmask_repaint(uint8_t *mask, ptrdiff_t stride, int height, int width,
-                                    const clickmask_runs *before, int before_top, int before_left,
-                                    const clickmask_runs *after, int after_top, int after_left);
+CLICKMASK_API int clickmask_paint(const clickmask_runs *runs, uint8_t *mask, ptrdiff_t stride, int height, int width,
+                                  int top, int left);
 
 /* The outlines of a mask along pixel edges, each from its top left corner, in raster order of those; object on
  * the right hand, pixels that meet at a corner only apart.

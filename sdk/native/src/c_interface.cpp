@@ -112,7 +112,7 @@ int clickmask_lerp(const float *values, int height, int width, const double *row
 int clickmask_value_runs(const float *values, int height, int width, float limit, double row_step,
                          double column_step, double centre, int mask_height, int mask_width, int threads,
                          int32_t *box, clickmask_runs **runs) {
-  if (values == nullptr || box == nullptr || !(row_step >= 0) || !(column_step >= 0)) return CLICKMASK_INVALID;
+  if (values == nullptr || box == nullptr || runs == nullptr || !(row_step >= 0) || !(column_step >= 0)) return CLICKMASK_INVALID;
   if (!std::isfinite(row_step) || !std::isfinite(column_step) || !std::isfinite(centre)) return CLICKMASK_INVALID;
   if (!is_size(height, width) || !is_size(mask_height, mask_width, kPictureSide)) return CLICKMASK_INVALID;
   try {
@@ -121,7 +121,7 @@ int clickmask_value_runs(const float *values, int height, int width, float limit
     const RunsBox tight = box_of(found);
     const int edges[] = {tight.x0, tight.y0, tight.x1, tight.y1};
     std::copy(edges, edges + 4, box);
-    if (runs != nullptr) *runs = new clickmask_runs{std::move(found)};
+    *runs = new clickmask_runs{std::move(found)};
     return CLICKMASK_OK;
   } catch (const std::bad_alloc &) {
     return CLICKMASK_OUT_OF_MEMORY;
@@ -139,17 +139,12 @@ int clickmask_mask_runs(const uint8_t *mask, ptrdiff_t stride, int height, int w
   }
 }
 
-int clickmask_repaint(uint8_t *mask, ptrdiff_t stride, int height, int width, const clickmask_runs *before,
-                      int before_top, int before_left, const clickmask_runs *after, int after_top, int after_left) {
-  if (mask == nullptr || after == nullptr) return CLICKMASK_INVALID;
-  const PlacedRuns placed[] = {{before == nullptr ? nullptr : &before->runs, before_top, before_left},
-                               {&after->runs, after_top, after_left}};
-  for (const PlacedRuns &one : placed) {
-    if (one.runs == nullptr) continue;
-    if (one.top < 0 || one.top > height - one.runs->height()) return CLICKMASK_INVALID;
-    if (one.left < 0 || one.left > width - one.runs->width()) return CLICKMASK_INVALID;
-  }
-  repaint(mask, stride, height, placed[0], placed[1]);
+int clickmask_paint(const clickmask_runs *runs, uint8_t *mask, ptrdiff_t stride, int height, int width, int top,
+                    int left) {
+  if (mask == nullptr || runs == nullptr) return CLICKMASK_INVALID;
+  if (top < 0 || top > height - runs->runs.height()) return CLICKMASK_INVALID;
+  if (left < 0 || left > width - runs->runs.width()) return CLICKMASK_INVALID;
+  paint(runs->runs, mask + stride * top + left, stride);
   return CLICKMASK_OK;
 }
 

@@ -5,9 +5,9 @@
 #include <cstdint>
 #include <vector>
 
-Place place_of(double position, int count) {
-  const double low = std::min(std::max(std::floor(position), 0.0), count - 1.0);
-  return {static_cast<int>(low), static_cast<float>(std::min(std::max(position - low, 0.0), 1.0))};
+Place place_of(double position, int count) {  // what is no number is 0: max gives its first argument then
+  const double low = std::min(std::max(0.0, std::floor(position)), count - 1.0);
+  return {static_cast<int>(low), static_cast<float>(std::min(std::max(0.0, position - low), 1.0))};
 }
 
 void lerp(const Kernels &kernels, const float *values, int height, int width, const double *rows, int row_count,

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
-#include <limits>
 #include <new>
 
 #include "threads.h"
@@ -42,25 +41,12 @@ RunsBox box_of(const Runs &runs) {
   return box;
 }
 
-namespace {
-
-void repaint_row(std::uint8_t *row, const Row &before, int before_left, const Row &after, int after_left) {
-  std::size_t i = 0, j = 0;  // odd: set, before or after
-  for (int start = 0; i < before.count || j < after.count;) {
-    const int old = i < before.count ? before.edges[i] + before_left : std::numeric_limits<int>::max();
-    const int now = j < after.count ? after.edges[j] + after_left : std::numeric_limits<int>::max();
-    const int x = std::min(old, now);
-    if (i % 2 != j % 2) std::memset(row + start, static_cast<int>(j % 2), x - start);
-    i += old == x, j += now == x;
-    start = x;
+void paint(const Runs &runs, std::uint8_t *mask, std::ptrdiff_t stride) {
+  for (int y = 0; y < runs.height(); ++y) {
+    const Row row = runs.row(y);
+    for (std::size_t i = 0; i < row.count; i += 2)
+      std::memset(mask + stride * y + row.edges[i], 1, row.edges[i + 1] - row.edges[i]);
   }
-}
-
-}  // namespace
-
-void repaint(std::uint8_t *mask, std::ptrdiff_t stride, int height, const PlacedRuns &before, const PlacedRuns &after) {
-  for (int y = 0; y < height; ++y)
-    repaint_row(mask + stride * y, before.row(y), before.left, after.row(y), after.left);
 }
 
 Runs runs_of(const std::uint8_t *mask, std::ptrdiff_t stride, int height, int width, int threads) {

@@ -47,19 +47,8 @@ struct RunsBox {
 };
 RunsBox box_of(const Runs &runs);
 
-// Runs that lie somewhere in a picture: its pixel (y, x) is theirs (y - top, x - left).
-struct PlacedRuns {
-  const Runs *runs;
-  int top, left;
-
-  Row row(int y) const {
-    const bool has = runs != nullptr && y >= top && y < top + runs->height();
-    return has ? runs->row(y - top) : Row{nullptr, 0};
-  }
-};
-
-// Makes a mask of some runs one of others, at the cost of what differs.
-void repaint(std::uint8_t *mask, std::ptrdiff_t stride, int height, const PlacedRuns &before, const PlacedRuns &after);
+// Sets the mask's pixels in the runs to 1; `mask` is where the first row and column of the runs are.
+void paint(const Runs &runs, std::uint8_t *mask, std::ptrdiff_t stride);
 
 // Of a mask of 0 and 1, its rows `stride` bytes apart.
 Runs runs_of(const std::uint8_t *mask, std::ptrdiff_t stride, int height, int width, int threads);
