@@ -36,7 +36,7 @@ def test_a_persons_clicks_are_told_apart_by_their_crop():
     found = measure_paced(subject, [square_scene()] * 2, 0.0, clicks=4, size=96)
     assert (found["objects"], found["count"], found["size"]) == (2, 8, 96)
     assert {kind: times["count"] for kind, times in found["kinds"].items()} == {SEEN: 6, NEW: 2, READY: 6}
-    assert found["kinds"][NEW]["min"] >= 55
+    assert found["kinds"][NEW]["min"] >= 50  # the encoder, which clicks in a seen crop do without
     assert found["kinds"][SEEN]["samples"] == found["kinds"][READY]["samples"]
     assert sorted(found["kinds"][SEEN]["samples"] + found["kinds"][NEW]["samples"]) == sorted(
         found["samples"]
