@@ -40,23 +40,30 @@ def fold_norms(network: nn.Module) -> nn.Module:
 
 
 class _FoldedContext(nn.Module):
-    """``ContextHead`` over the map that the backbone's last projection reads, without that projection.
-
-    Of the two halves of the head's own projection, the pooled one is computed once, not at every position.
-    """
+    """``ContextHead`` over the map that the backbone's last projection reads, without that projection."""
 
     def __init__(self, head: ContextHead, projection: nn.Conv2d) -> None:
         super().__init__()
         self.aspp0 = _after(projection, head.aspp0)
         self.image_pooling = _after(projection, head.image_pooling)
-        pooled, local = head.concat_projection.weight.chunk(2, dim=1)
-        self.project_pooled = _pointwise(pooled, head.concat_projection.bias)
-        self.project_local = _pointwise(local, torch.zeros_like(head.concat_projection.bias))
+        self.concat_projection = _Halves(head.concat_projection)
 
     def forward(self, x: Tensor) -> Tensor:
         mean = x.mean(dim=(2, 3), keepdim=True, dtype=torch.float32).to(x.dtype)  # see ContextHead
-        pooled = self.project_pooled(F.relu(self.image_pooling(mean)))
-        return F.relu(self.project_local(F.relu(self.aspp0(x))) + pooled)
+        return F.relu(self.concat_projection(F.relu(self.image_pooling(mean)), F.relu(self.aspp0(x))))
+
+
+class _Halves(nn.Module):
+    """The head's own projection: its pooled half is computed once, not at every position."""
+
+    def __init__(self, projection: nn.Conv2d) -> None:
+        super().__init__()
+        pooled, local = projection.weight.chunk(2, dim=1)
+        self.pooled, self.local = nn.Parameter(pooled.clone()), nn.Parameter(local.clone())
+        self.bias = nn.Parameter(projection.bias.clone())
+
+    def forward(self, pooled: Tensor, local: Tensor) -> Tensor:
+        return F.conv2d(local, self.local) + F.conv2d(pooled, self.pooled, self.bias)
 
 
 def _fold_context(network: EncodeOnce) -> None:
