@@ -50,12 +50,8 @@ def goals(report: _Report) -> list[tuple[str, str, str, bool]]:
         found.append((what, f">= {limit:g} {unit}", f"{value:.3g}", value >= limit))
 
     most(f"click in the same crop, {near} px, p50", clicks[near].get(SAME, {}).get("p50"), 8, "ms")
-    most(
-        f"click where the crop moved, nothing ahead, {near} px, p50",
-        clicks[near].get(MOVED, {}).get("p50"),
-        20,
-        "ms",
-    )
+    encoding = f"click that encodes its crop, nothing ahead, {near} px, p50"
+    most(encoding, (_encoding(clicks[near]) or {}).get("p50"), 20, "ms")
     for run in report["paced"]:
         if run["pace_s"] == 1.0 and run["prefetch"]:
             what = f"a person's clicks 1 s apart, {_input(run)}"
@@ -76,8 +72,13 @@ def goals(report: _Report) -> list[tuple[str, str, str, bool]]:
         most(f"Pixel Diffusion at {row['size']} px, iterations over floor", row["over_floor"], 1.3, "x")
     around = report["around"]
     most("around the network, 12 megapixels, same crop, with polygons", _whole(around.get(SAME)), 2, "ms")
-    most("the same where the crop moved", _whole(around.get(MOVED)), 2, "ms")
+    most("the same of a click that encodes its crop", _whole(_encoding(around)), 2, "ms")
     return found
+
+
+def _encoding(kinds: Mapping[str, Any]) -> Any:
+    """Of a click whose crop was not encoded: one that moved, or the first where the policy foresees the others."""
+    return kinds.get(MOVED, kinds.get(FIRST))
 
 
 def _whole(steps: Mapping[str, Any] | None) -> float | None:
@@ -126,7 +127,10 @@ def _clicks(report: _Report) -> Iterator[str]:
 def _stages(report: _Report) -> Iterator[str]:
     clicks = report["clicks"][NATIVE]
     rows = [
-        (size, kind, kinds[kind]) for size, kinds in clicks.items() for kind in (SAME, MOVED) if kind in kinds
+        (size, kind, kinds[kind])
+        for size, kinds in clicks.items()
+        for kind in (FIRST, SAME, MOVED)
+        if kind in kinds
     ]
     used = [stage for stage in STAGES if any(stage in row["stages"] for _, _, row in rows)]
     yield from paragraph(
