@@ -77,7 +77,7 @@ def goals(report: _Report) -> list[tuple[str, str, str, bool]]:
 
 
 def _encoding(kinds: Mapping[str, Any]) -> Any:
-    """Of a click whose crop was not encoded: one that moved, or the first where the policy foresees the others."""
+    """Of a click whose crop was not encoded: one that moved, or the first where others are foreseen."""
     return kinds.get(MOVED, kinds.get(FIRST))
 
 
