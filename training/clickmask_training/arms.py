@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from clickmask.evaluation.compare import compare_runs
-from clickmask.evaluation.methods import Method
+from clickmask.evaluation.methods import BundleMethod, Method
 from clickmask.evaluation.pools import Task, here
 from clickmask.evaluation.report import Run, resume
 from clickmask.evaluation.work import Objects, finish, planned
+
+
+@dataclass(frozen=True)
+class BundleArm:
+    """What arms that run one bundle on the CPU have in common: all but ``open`` and ``settings``."""
+
+    name: str
+    bundle: BundleMethod
+    device: str = field(init=False, default="cpu")
+
+    @property
+    def threads(self) -> int | None:
+        """See `Method`."""
+        return self.bundle.threads
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from clickmask.evaluation.run import Curve, annotate
 from clickmask.evaluation.samples import Sample
 from clickmask.session import Session
 from clickmask.view import Box
+from clickmask_training.arms import BundleArm
 
 POLICIES = ("fbrs", "stable", "none", "paper", "global_to_local")
 
@@ -45,18 +46,10 @@ class Encodes(NamedTuple):
 
 
 @dataclass(frozen=True)
-class PolicyArm:
+class PolicyArm(BundleArm):
     """A bundle whose sessions follow a crop policy."""
 
-    name: str
-    bundle: BundleMethod
     policy: CropPolicy
-    device: str = field(init=False, default="cpu")
-
-    @property
-    def threads(self) -> int | None:
-        """See `Method`."""
-        return self.bundle.threads
 
     def open(self) -> Patients:
         """Loads the bundle."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from clickmask import Segmenter
@@ -11,6 +11,7 @@ from clickmask.backends import open_backend
 from clickmask.bundle import load_bundle
 from clickmask.evaluation.methods import BundleMethod
 from clickmask.view import Box, choose_size
+from clickmask_training.arms import BundleArm
 
 
 @dataclass(frozen=True)
@@ -38,18 +39,10 @@ class Pick:
 
 
 @dataclass(frozen=True)
-class PickedSizes:
+class PickedSizes(BundleArm):
     """A bundle whose input sizes follow a rule of our own."""
 
-    name: str
-    bundle: BundleMethod
     pick: Pick
-    device: str = field(init=False, default="cpu")
-
-    @property
-    def threads(self) -> int | None:
-        """See `Method`."""
-        return self.bundle.threads
 
     def open(self) -> Segmenter:
         """Loads the bundle."""
