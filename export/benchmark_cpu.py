@@ -99,16 +99,14 @@ def _around(default: Subject, options: argparse.Namespace) -> dict[str, Any]:
 def _paced(default: Subject, options: argparse.Namespace) -> list[dict[str, Any]]:
     """At one size, for which the goals are, and at those that the bundle chooses."""
     objects, clicks = (scenes.scenes()[:1], 2) if options.quick else (scenes.scenes(), 10)
-    fast = objects[:8]
+    some = objects[:8]
     second, third = (0.1, 0.1) if options.quick else (1.0, 0.3)
     with Control(options.threads, _CONTROL_MS) as control:
-        goal = measure_paced(default, objects, second, clicks, size=_SIZE, control=control.run)
-    return [
-        goal,
-        measure_paced(default, objects, second, clicks),
-        measure_paced(default, fast, third, clicks),
-        measure_paced(default, fast, third, clicks, prefetch=False),
-    ]
+        for_goals = {"size": _SIZE, "control": control.run, "pointers": (False, True)}
+        runs = measure_paced(default, objects, second, clicks, **for_goals)
+    runs += measure_paced(default, some, second, clicks)
+    runs += measure_paced(default, some, third, clicks)
+    return runs + measure_paced(default, some, third, clicks, prefetch=False)
 
 
 def _clicks(default: Subject, options: argparse.Namespace, progress: Progress) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import sys
 
 from .errors import BackendError, BackendUnavailableError
 
-_ABI = 3  # CLICKMASK_ABI of the header that this file was written for
+_ABI = 4  # CLICKMASK_ABI of the header that this file was written for
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 _NAME = ("" if sys.platform == "win32" else "lib") + "clickmask_native" + _SUFFIX
 _LIBRARY = os.path.join(os.path.dirname(__file__), _NAME)  # pathlib would take its share of the import
@@ -22,6 +22,16 @@ _PROBLEMS = {
     2: "options or an instruction set that it does not have",
     3: "not enough memory",
 }
+
+
+class Canvas(ctypes.Structure):
+    """clickmask_canvas."""
+
+    _fields_ = (
+        ("pixels", ctypes.c_void_p),
+        ("stride", ctypes.c_ssize_t),
+        *((name, ctypes.c_int32) for name in ("height", "width", "top", "left", "clear")),
+    )
 
 
 def available() -> bool:
@@ -105,12 +115,12 @@ def _declare(library: ctypes.CDLL) -> None:
         "sigmoid": (pointer, step, number, number, pointer, step),
         "value_runs": (
             *(pointer, number, number, real, precise, precise, precise, number, number, number),
-            *(pointer, pointer),
+            *(pointer, pointer, pointer),
         ),
         "lerp": (pointer, number, number, pointer, number, pointer, number, text, pointer, step),
         "mask_runs": (pointer, step, number, number, number, pointer),
-        "paint": (pointer, pointer, step, number, number, number, number),
+        "corners": (pointer, pointer),
         "runs_free": (pointer,),
-        "outlines": (pointer, ctypes.c_int32, pointer, pointer, pointer, pointer),
+        "outlines": (pointer,) * 5,
     }.items():
         getattr(library, f"clickmask_{name}").argtypes = arguments

@@ -10,11 +10,10 @@ import ctypes
 import numpy as np
 from numpy.typing import NDArray
 
-from .native_library import check, library
+from .native_library import Canvas, check, library
 
 _THREADS = 2  # more of them wait for memory
 _ALONE = 1 << 20  # pixels of a mask below which a second thread comes too late
-_CORNERS = 1 << 15  # that outlines are given room for at first
 
 
 def area_mean(
@@ -81,7 +80,7 @@ def lerp(
 
 
 class Runs:
-    """A mask as the runs of its rows: what painting it and its outlines are made of. They never change.
+    """A mask as the runs of its rows, which its outlines are made of. They never change.
 
     Attributes:
         corner: (x, y) of the image where its first row and column are.
@@ -104,11 +103,6 @@ class Runs:
         check(library().clickmask_mask_runs(*where, _threads(mask.size), ctypes.byref(handle)))
         return cls(handle, corner)
 
-    def paint(self, mask: NDArray[np.bool_]) -> None:
-        """Set these pixels of a mask of the image, (H, W) bool, contiguous along rows."""
-        where = (mask.ctypes.data, mask.strides[0], *mask.shape, *self.corner[::-1])
-        check(library().clickmask_paint(self._handle, *where))
-
     def outlines(self) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
         """The outlines along pixel edges, each from its top left corner, in raster order of those.
 
@@ -117,15 +111,18 @@ class Runs:
             that meet at a corner only are apart; (K,) int32, where each outline ends among them; and (K,)
             int32, the number of the outer outline of its piece: a hole's, or its own.
         """
-        capacity, counts = _CORNERS, np.zeros(2, np.int32)
-        while True:
-            corners, (ends, owners) = np.empty((capacity, 2), np.int32), np.empty((2, capacity), np.int32)
-            room = (corners.ctypes.data, ends.ctypes.data, owners.ctypes.data, counts.ctypes.data)
-            check(library().clickmask_outlines(self._handle, capacity, *room))
-            if counts[0] <= capacity:
-                number, corner = int(counts[1]), np.array(self.corner, np.int32)
-                return corners[: counts[0]] + corner, ends[:number].copy(), owners[:number].copy()
-            capacity = int(counts[0])
+        counts = np.zeros(2, np.int32)
+        check(library().clickmask_corners(self._handle, counts.ctypes.data))
+        most = int(counts[0])
+        corners, (ends, owners) = np.empty((most, 2), np.int32), np.empty((2, most // 4), np.int32)
+        room = (corners.ctypes.data, ends.ctypes.data, owners.ctypes.data, counts.ctypes.data)
+        check(library().clickmask_outlines(self._handle, *room))
+        number, outlines = counts.tolist()
+        return (
+            corners[:number] + np.array(self.corner, np.int32),
+            ends[:outlines].copy(),
+            owners[:outlines].copy(),
+        )
 
 
 def value_runs(
@@ -135,6 +132,8 @@ def value_runs(
     steps: tuple[float, float],
     centre: float,
     corner: tuple[int, int] = (0, 0),
+    onto: NDArray[np.bool_] | None = None,
+    clear: bool = False,
 ) -> tuple[tuple[int, int, int, int] | None, Runs]:
     """The mask of all pixels where values, interpolated bilinearly, rows before columns, exceed a limit.
 
@@ -145,17 +144,23 @@ def value_runs(
         steps: of rows and columns, >= 0: row y of the mask lies at row `(y + centre) * step - centre` of the
             values.
         centre: See there.
-        corner: (x, y) of the mask in the image, for the runs.
+        corner: (x, y) of the mask in the image.
+        onto: a mask of the image, (H', W') bool, contiguous along rows, where these pixels are set; or None.
+        clear: whether all its others are set to False, whatever they are; they stay as they are otherwise.
 
     Returns:
         Tight half-open box (x0, y0, x1, y1) of its pixels, None where there are none; and the runs.
     """
     values = np.ascontiguousarray(values, np.float32)
     box, handle = np.zeros(4, np.int32), ctypes.c_void_p()
+    canvas, threads = None, _threads(shape[0] * shape[1])
+    if onto is not None:
+        place = (onto.ctypes.data, onto.strides[0], *onto.shape, *corner[::-1], clear)
+        canvas, threads = ctypes.byref(Canvas(*place)), _threads(onto.size)
     check(
         library().clickmask_value_runs(
-            *(values.ctypes.data, *values.shape, limit, *steps, centre, *shape),
-            *(_threads(shape[0] * shape[1]), box.ctypes.data, ctypes.byref(handle)),
+            *(values.ctypes.data, *values.shape, limit, *steps, centre, *shape, threads),
+            *(canvas, box.ctypes.data, ctypes.byref(handle)),
         )
     )
     x0, y0, x1, y1 = box.tolist()

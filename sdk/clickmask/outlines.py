@@ -7,6 +7,7 @@ have pixel *centres* at whole numbers, lies at (x + 0.5, y + 0.5) in this frame.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from itertools import compress, count, pairwise
 from typing import Any, NamedTuple
@@ -50,8 +51,14 @@ def polygons(mask: Mask, box: Box | None = None, runs: Runs | None = None) -> li
         Outlines along pixel edges (COCO frame: pixel (0, 0) covers [0, 1) x [0, 1)); [] for an empty mask.
     """
     found = _outlines(as_mask(mask), box, runs)
-    flat = found.corners.astype(float).ravel().tolist()
-    return [flat[2 * start : 2 * end] for start, end in compress(found.spans, found.outer)]
+    flat = _floats(1 << max(mask.shape).bit_length())[found.corners.ravel()]
+    return [flat[2 * start : 2 * end].tolist() for start, end in compress(found.spans, found.outer)]
+
+
+@functools.cache
+def _floats(most: int) -> NDArray[np.object_]:
+    """0.0, 1.0 ... as Python has them: quicker shared by all corners than made for each."""
+    return np.arange(most + 1, dtype=float).astype(object)
 
 
 def regions(mask: Mask, box: Box | None = None, runs: Runs | None = None) -> list[Region]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from . import native_library, native_pixels
 from .encode import FloatArray, lerp, logit, resize, sigmoid
 from .mask import Mask, mask_box
+from .mask_memory import MaskMemory
 from .view import Box, View
 
 _BAND_PIXELS = 1 << 20  # the full-size logits never exist at once: masks are painted in bands of this many
@@ -31,7 +32,13 @@ class Painted(NamedTuple):
     runs: native_pixels.Runs | None = None
 
 
-def paste_with_box(logits: FloatArray, view: View, image_size: tuple[int, int], threshold: float) -> Painted:
+def paste_with_box(
+    logits: FloatArray,
+    view: View,
+    image_size: tuple[int, int],
+    threshold: float,
+    memory: MaskMemory | None = None,
+) -> Painted:
     """The mask of the whole image, background outside the view's box.
 
     Args:
@@ -40,16 +47,17 @@ def paste_with_box(logits: FloatArray, view: View, image_size: tuple[int, int], 
         view: the view they are on.
         image_size: (width, height) in pixels.
         threshold: in (0, 1); a pixel is object where its probability is above this.
+        memory: of earlier masks of this size, of which one is used again that nobody holds any more.
 
     Returns:
         The mask and its box in the image. A pixel whose probability is the threshold but for rounding may
         fall on either side.
     """
-    out = np.zeros((image_size[1], image_size[0]), np.bool_)  # fresh pages are zero: nothing is written yet
+    out, blank = (memory or MaskMemory((image_size[1], image_size[0]))).mask()
     if native_library.available():
-        box, runs = _runs(logits, view, threshold)
-        runs.paint(out)
-        return Painted(out, box, runs)
+        return Painted(out, *_runs(logits, view, threshold, out, clear=not blank))
+    if not blank:
+        out[:] = False
     return Painted(out, _interpolate(out[view.box.slices], logits, view, threshold))
 
 
@@ -70,14 +78,16 @@ def paste_probability(logits: FloatArray, view: View, image_size: tuple[int, int
     return out
 
 
-def _runs(logits: FloatArray, view: View, threshold: float) -> tuple[Box | None, native_pixels.Runs]:
-    """The mask's box in the image, and the runs of its rows."""
+def _runs(
+    logits: FloatArray, view: View, threshold: float, onto: Mask | None = None, clear: bool = False
+) -> tuple[Box | None, native_pixels.Runs]:
+    """The mask's box in the image, and the runs of its rows; `native_pixels.value_runs` has the rest."""
     values, limit = _values(logits, view, threshold)
     shape = (view.box.height, view.box.width)
     steps = (_step(values.shape[0], shape[0], view), _step(values.shape[1], shape[1], view))
     centre = 0.0 if view.coordinates == "public" else 0.5
     corner = (view.box.x0, view.box.y0)
-    found, runs = native_pixels.value_runs(values, limit, shape, steps, centre, corner)
+    found, runs = native_pixels.value_runs(values, limit, shape, steps, centre, corner, onto, clear)
     return _box_in_image(found, view), runs
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import statistics
 
 import numpy as np
@@ -13,6 +14,7 @@ from clickmask_export.profiling import command
 from clickmask_export.profiling.clicks import SAME, UNDO
 from clickmask_export.profiling.compare import any_slower, compare
 from clickmask_export.profiling.figures import ratio_of_medians, summary
+from clickmask_export.profiling.gpu_memory import GpuMemory
 
 
 def percentile_by_hand(times, share):
@@ -85,10 +87,29 @@ def test_what_only_one_of_both_has_is_not_compared():
     assert compare(one, other, 1.1, interleaved=True) == []
 
 
-def test_the_most_memory_that_a_graphics_card_had_in_use_is_told(monkeypatch, capsys):
+def pretend_nvidia_smi(monkeypatch, folder, script):
+    """A tool of that name, which is found first."""
+    tool = folder / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\n{script}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+
+def test_the_most_memory_that_a_graphics_card_had_in_use_is_told(monkeypatch, tmp_path, capsys):
     pytest.importorskip("skimage")
-    used = iter([100.0, 350.0, 900.0, 700.0])  # before, at the start of two parts, at the end
-    monkeypatch.setattr(command, "gpu_megabytes", lambda: next(used))
+    looks = 'case "$*" in *memory.used*-lms*) printf "100\\n900\\n700\\n"; exec sleep 60;; esac'
+    pretend_nvidia_smi(monkeypatch, tmp_path, looks)
     monkeypatch.setattr(command, "open_subject", lambda *_, **__: slow_subject())
     assert command.main(["none", "--quick", "--only", "clicks", "layers"]) == 0
-    assert "graphics card: 800 MB more than before" in capsys.readouterr().out
+    assert "graphics card: 800 MB more than before, at most" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("script", [None, "echo No devices were found; exit 6"], ids=["no_tool", "no_card"])
+def test_memory_is_unknown_where_there_is_no_graphics_card(monkeypatch, tmp_path, script):
+    if script is None:
+        monkeypatch.setenv("PATH", str(tmp_path))
+    else:
+        pretend_nvidia_smi(monkeypatch, tmp_path, script)
+    with GpuMemory() as memory:
+        pass
+    assert (memory.before, memory.most) == (None, None)

@@ -125,11 +125,10 @@ def test_outlines_of_a_large_disk_are_quick_and_enclose_its_area() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 200), (200, 1), (7, 33), (64, 64), (90, 131)])
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.98, 1.0])
-def test_rings_are_the_same_with_and_without_the_library(monkeypatch, shape, share) -> None:
+def test_rings_are_the_same_with_and_without_the_library(shape, share) -> None:
     if reason := native_library.unavailable_because():
         pytest.skip(reason)
     mask = np.random.default_rng(shape[1]).random(shape) < share
-    monkeypatch.setattr(native_pixels, "_CORNERS", 8)  # too few at first
     corners, ends, _ = native_pixels.Runs.of(mask).outlines()
     expected = outlines._rings(mask)
     assert ends.tolist() == np.cumsum([len(ring) for ring in expected]).tolist()

@@ -174,8 +174,7 @@ def test_whole_numbers_meet_ties_exactly(height, width, rows, columns, seed) -> 
     if reason := native_library.unavailable_because():
         pytest.skip(reason)
     mask = np.zeros((rows, columns), np.bool_)
-    box, runs = native_pixels.value_runs(values, 0.0, mask.shape, (0.5, 0.5), 2.0)
-    runs.paint(mask)
+    box, _ = native_pixels.value_runs(values, 0.0, mask.shape, (0.5, 0.5), 2.0, onto=mask)
     np.testing.assert_array_equal(mask, expected)
     assert box == mask_box(expected)
 
@@ -186,9 +185,8 @@ def test_values_that_rounding_swallows_stay_on_their_side() -> None:
         pytest.skip(reason)
     values = np.tile(np.float32([[1e8], [1e-3]]), 9)
     mask = np.zeros((400, 30), np.bool_)
-    box, runs = native_pixels.value_runs(values, 0.0, mask.shape, (2 / 400, 9 / 30), 0.5)
+    box, _ = native_pixels.value_runs(values, 0.0, mask.shape, (2 / 400, 9 / 30), 0.5, onto=mask)
     assert box == (0, 0, 30, 400)
-    runs.paint(mask)
     assert mask.all()
     assert native_pixels.value_runs(-values, 0.0, mask.shape, (2 / 400, 9 / 30), 0.5)[0] is None
 
@@ -196,11 +194,12 @@ def test_values_that_rounding_swallows_stay_on_their_side() -> None:
 def test_a_mask_of_another_shape_is_refused_before_the_library_writes_to_it() -> None:
     if reason := native_library.unavailable_because():
         pytest.skip(reason)
-    runs = native_pixels.Runs.of(np.ones((5, 5), np.bool_), (3, 2))
-    runs.paint(np.zeros((7, 8), np.bool_))
+    values = np.ones((5, 5), np.float32)
+    where = (values, 0.0, (5, 5), (1.0, 1.0), 0.5, (3, 2))
+    native_pixels.value_runs(*where, np.zeros((7, 8), np.bool_))
     for shape in ((6, 8), (7, 7)):
         with pytest.raises(BackendUnavailableError, match="wrong kind or size"):
-            runs.paint(np.zeros(shape, np.bool_))
+            native_pixels.value_runs(*where, np.zeros(shape, np.bool_))
 
 
 def test_a_large_mask_is_the_definition_s() -> None:

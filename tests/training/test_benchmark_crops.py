@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from squares import write_set
 
@@ -14,9 +15,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "sdk"))  # bundles.py
 from bundles import make_bundle
 
 from clickmask.crop import CropPolicy
+from clickmask.encoded_crops import EncodedCrops
 from clickmask.evaluation.datasets import read_dataset
 from clickmask.evaluation.methods import BundleMethod
 from clickmask.evaluation.run import annotate
+from clickmask.predictor import Predictor
+from clickmask.state import State
+from clickmask.view import Box, View
 from clickmask_training import crop_arms, size_objects
 from clickmask_training.benchmark_crops import main
 from clickmask_training.crop_arms import POLICIES, Encodes, annotated, policy_arms
@@ -69,13 +74,37 @@ def test_a_crop_that_nobody_foresaw_is_waited_for(
     assert [click.waited for click in encodes[0]] == [True] + [False] * (len(encodes[0]) - 1)
 
 
+def test_a_crop_that_was_dropped_and_encoded_again_is_not_there_at_once(
+    method: BundleMethod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Room for one crop: after each click another is encoded, and then its own, which it has seen, again."""
+    prefetch = Predictor.prefetch
+
+    def also_elsewhere(self: Predictor, state: State) -> None:
+        self._crops.features(View(Box(3, 3, 40, 40), 64))
+        prefetch(self, state)
+
+    monkeypatch.setattr(Predictor, "prefetch", also_elsewhere)
+    monkeypatch.setattr("clickmask.segmenter.EncodedCrops", lambda _: EncodedCrops(0))
+    (arm,) = policy_arms(["none"], method, CropPolicy(**OWN))
+    with arm.open() as patients:
+        patient = patients.session(np.zeros((60, 80, 3), np.uint8))
+        for x in (10, 20, 30):
+            patient.click(x, 30)
+    for number, click in enumerate(patient.clicks):
+        assert (click.moved, click.waited, len(click.ahead)) == (number == 0, False, 2)
+        assert click.needed == pytest.approx(sum(click.ahead))
+        assert not click.ready(0.9 * click.needed)
+        assert click.ready(1.1 * click.needed)
+
+
 @pytest.mark.parametrize(
     ("click", "ready"),
     [
-        (Encodes(moved=True, waited=False, ahead=[0.2]), {0.3: True, 0.1: False}),
-        (Encodes(moved=True, waited=False, ahead=[0.2, 0.2]), {0.3: False, 1.0: True}),
-        (Encodes(moved=True, waited=True, ahead=[]), {1.0: False}),
-        (Encodes(moved=False, waited=False, ahead=[5.0]), {0.3: True}),  # for a crop that it does not need
+        (Encodes(moved=True, waited=False, ahead=[0.2], needed=0.2), {0.3: True, 0.1: False}),
+        (Encodes(moved=False, waited=False, ahead=[0.2, 0.2], needed=0.4), {0.3: False, 1.0: True}),
+        (Encodes(moved=True, waited=True, ahead=[], needed=0.0), {1.0: False}),
+        (Encodes(moved=False, waited=False, ahead=[5.0], needed=0.0), {0.3: True}),  # a crop it does not need
     ],
 )
 def test_a_crop_is_ready_when_the_pause_is_long_enough(click: Encodes, ready: dict[float, bool]) -> None:

@@ -39,8 +39,9 @@ _TEXT = f"""\
 where it leaves out 0). *Moves* is the share of clicks that look at a crop not seen before in their session,
 the first click included: in all clicks, and in those up to an IoU of {GOOD:.2f}. *Ready* is the share of
 clicks that find their crop encoded, where clicks are so many seconds apart. It is simulated: after each
-click the background thread gets the time that it wants, and that time is compared with the pause. *Ahead* is
-how often that thread runs the encoder for each click, used or not, *ms* the median of its time.
+click the background thread gets the time that it wants, of which that until the next click's crop is there
+is compared with the pause. *Ahead* is how often that thread runs the encoder for each click, used or not,
+*ms* the median of its time.
 """.splitlines()
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clickmask import Segmenter
+from clickmask.backends.features import Features
 from clickmask.crop import CropPolicy
 from clickmask.evaluation.methods import BundleMethod
 from clickmask.evaluation.run import Curve, annotate
@@ -34,15 +36,17 @@ class Encodes(NamedTuple):
         moved: the click looked at a crop not seen before in its session.
         waited: it ran the encoder itself.
         ahead: seconds of each of the encoder's runs between the click before and this one.
+        needed: seconds of those until its crop was encoded, new or dropped since it was last; 0 where it was.
     """
 
     moved: bool
     waited: bool
     ahead: list[float]
+    needed: float
 
     def ready(self, pause: float) -> bool:
         """Whether the crop is encoded so many seconds after the click before."""
-        return not self.waited and not (self.moved and sum(self.ahead) > pause)
+        return not self.waited and self.needed <= pause
 
 
 @dataclass(frozen=True)
@@ -91,9 +95,9 @@ class Patients:
 
     def __init__(self, segmenter: Segmenter, policy: CropPolicy) -> None:
         """Takes over a segmenter: its encoder is timed from now on."""
-        self._segmenter, self._policy = segmenter, policy
-        self._watch = _Stopwatch(segmenter.backend.encode)
-        segmenter.backend.encode = self._watch  # type: ignore[method-assign]
+        self._segmenter, self._policy, backend = segmenter, policy, segmenter.backend
+        self._watch = _Stopwatch(backend.encode, backend.decode)
+        backend.encode, backend.decode = self._watch.encode, self._watch.decode  # type: ignore[method-assign]
 
     def __enter__(self) -> Patients:
         return self
@@ -122,29 +126,52 @@ class Patient:
     def click(self, x: float, y: float, positive: bool = True) -> NDArray[np.bool_]:
         """See `Clickable`."""
         self.segmenter.prefetcher.settle()
-        _, ahead = self.watch.read()
+        ahead = self.watch.read()
         mask = self.session.click(x, y, positive)
-        self.clicks.append(Encodes(self.session.crop not in self._seen, bool(self.watch.clicking), ahead))
+        moved, watch = self.session.crop not in self._seen, self.watch
+        self.clicks.append(Encodes(moved, bool(watch.clicking), ahead, watch.needed))
         self._seen.add(self.session.crop)
         return mask
 
 
-@dataclass
 class _Stopwatch:
-    """In the place of a backend's ``encode``: seconds of each call, by the thread that made it."""
+    """In the place of a backend's `encode` and `decode`.
 
-    encode: Any
-    clicking: list[float] = field(default_factory=list)
-    ahead: list[float] = field(default_factory=list)
+    Attributes:
+        clicking: since it was read, seconds of each crop that the clicking thread encoded.
+        needed: since then, seconds that the other thread had worked, before, until what is decoded was there.
+    """
 
-    def __call__(self, image: NDArray[np.float32], local: bool = False) -> Any:
+    def __init__(self, encode: Callable[..., Features], decode: Callable[..., Any]) -> None:
+        """What it times, and what it follows."""
+        self._encode, self._decode = encode, decode
+        self.clicking: list[float] = []
+        self.needed = 0.0
+        self._ahead: list[float] = []
+        # Of what is encoded ahead, what that thread had worked by then: since it was read, and before.
+        self._worked: weakref.WeakKeyDictionary[Features, float] = weakref.WeakKeyDictionary()
+        self._before = self._worked
+
+    def encode(self, image: NDArray[np.float32], local: bool = False) -> Features:
+        """See `Backend.encode`."""
         began = time.perf_counter()
-        features = self.encode(image, local=local)
-        mine = threading.current_thread() is threading.main_thread()
-        (self.clicking if mine else self.ahead).append(round(time.perf_counter() - began, 6))
+        features = self._encode(image, local=local)
+        seconds = round(time.perf_counter() - began, 6)
+        if threading.current_thread() is threading.main_thread():
+            self.clicking.append(seconds)
+        else:
+            self._ahead.append(seconds)
+            self._worked[features] = sum(self._ahead)
         return features
 
-    def read(self) -> tuple[list[float], list[float]]:
-        """What it has, from the clicking thread and from the other; it starts anew."""
-        seconds, self.clicking, self.ahead = (self.clicking, self.ahead), [], []
-        return seconds
+    def decode(self, features: Features, *arguments: Any) -> Any:
+        """See `Backend.decode`."""
+        self.needed = max(self.needed, self._before.get(features, 0.0))
+        return self._decode(features, *arguments)
+
+    def read(self) -> list[float]:
+        """Seconds of each crop that the other thread encoded since it was read; all starts anew."""
+        ahead, self._before = self._ahead, self._worked
+        self.clicking, self.needed, self._ahead = [], 0.0, []
+        self._worked = weakref.WeakKeyDictionary()
+        return ahead

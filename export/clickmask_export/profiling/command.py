@@ -14,7 +14,7 @@ from clickmask.errors import ClickmaskError
 from clickmask.whole_files import write_whole
 from clickmask_export.errors import BuildError
 from clickmask_export.profiling.compare import COMPARED, Comparison, any_slower, compare
-from clickmask_export.profiling.machine import gpu_megabytes
+from clickmask_export.profiling.gpu_memory import GpuMemory
 from clickmask_export.profiling.plot import draw
 from clickmask_export.profiling.report import PARTS, SCHEMA, Settings, add_comparison, measure
 from clickmask_export.profiling.subject import How, Subject, open_subject
@@ -123,22 +123,15 @@ def _run(options: argparse.Namespace) -> int:
     how = How(
         options.backend, options.device, options.threads, options.pixel_diffusion, options.trust_host_code
     )
-    gpu = [gpu_megabytes()]
-
-    def tell(part: str) -> None:
-        print(f"{part} ...", file=sys.stderr)
-        gpu.append(gpu_megabytes())
-
     with ExitStack() as stack:
+        memory = stack.enter_context(GpuMemory())
         subjects: list[Subject] = []
         for path, name in zip(paths, _names(paths), strict=True):
             subjects.append(open_subject(path, how, name, warm=not options.quick))
             stack.enter_context(subjects[-1].segmenter)
         _check_sizes(options, subjects)
-        report = measure(subjects, _settings(options), tell)
-        gpu.append(gpu_megabytes())
-        known = [megabytes for megabytes in gpu if megabytes is not None]
-        report["machine"]["gpu_mb"] = {"before": gpu[0], "most": max(known, default=None)}
+        report = measure(subjects, _settings(options), lambda part: print(f"{part} ...", file=sys.stderr))
+        report["machine"]["gpu_mb"] = {"before": memory.before, "most": memory.most}
     rows = _compared(report, earlier, options) if options.baseline else []
     if options.baseline:
         add_comparison(report, rows, options.fail_above)

@@ -41,17 +41,7 @@ def load() -> float | None:
 
 def gpus() -> list[str]:
     """Names of the NVIDIA graphics cards; none where there is no driver."""
-    return _nvidia_smi("name")
-
-
-def gpu_megabytes() -> float | None:
-    """Memory in use on the first graphics card, by all processes; None where there is none."""
-    used = _nvidia_smi("memory.used")
-    return float(used[0]) if used else None
-
-
-def _nvidia_smi(what: str) -> list[str]:
-    command = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits"]
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -33,6 +33,7 @@ _ENCODE, _DECODE = "encode", "decode"
 _STEPS = {
     "_upload": "copy in",
     "_download": "copy out",
+    "_leave": "copy out",
     "_weigh": "affinity",
     "diffuse": DIFFUSION,
     "pixel_diffusion": DIFFUSION,
@@ -112,6 +113,10 @@ class _Recorded(Backend):
     ) -> np.ndarray:
         with self._recording.span(_DECODE, features):
             return super().decode(features, clicks, previous_mask)
+
+    def decode_on_device(self, features: Features, clicks: np.ndarray, previous_mask: Any = None) -> Any:
+        with self._recording.span(_DECODE, features):
+            return super().decode_on_device(features, clicks, previous_mask)
 
     def _guard(self, call: Any, *arguments: Any) -> Any:
         name = getattr(call, "__name__", "")

@@ -104,4 +104,4 @@ def _layers(subject: Subject, settings: Settings) -> dict[str, Any]:
 
 def _paced(subject: Subject, settings: Settings) -> list[dict[str, Any]]:
     objects = scenes()[: settings.paced_objects]
-    return [measure_paced(subject, objects, pace, settings.paced_clicks) for pace in settings.paces]
+    return [measure_paced(subject, objects, pace, settings.paced_clicks)[0] for pace in settings.paces]

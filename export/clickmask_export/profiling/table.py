@@ -42,7 +42,7 @@ def _machine(machine: Mapping[str, Any]) -> Iterator[str]:
     memory = machine["gpu_mb"]
     if memory["before"] is not None:
         used = memory["most"] - memory["before"]
-        yield f"memory of the first graphics card: {used:.0f} MB more than before, seen between parts"
+        yield f"memory of the first graphics card: {used:.0f} MB more than before, at most"
 
 
 def _bundle(bundle: Mapping[str, Any]) -> Iterator[str]:

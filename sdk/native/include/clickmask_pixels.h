@@ -38,38 +38,48 @@ CLICKMASK_API int clickmask_lerp(const float *values, int height, int width, con
 /* A mask as the runs of its rows, for clickmask_runs_free. */
 typedef struct clickmask_runs clickmask_runs;
 
+/* A mask to paint on.
+ *
+ * pixels: (height, width) bytes, rows `stride` apart.
+ * top, left: the pixel where the first row and column of what is painted are; all of it lies inside.
+ * clear: whether pixels that are not painted are set to 0; otherwise they are left as they are.
+ */
+typedef struct clickmask_canvas {
+  uint8_t *pixels;
+  ptrdiff_t stride;
+  int32_t height, width, top, left, clear;
+} clickmask_canvas;
+
 /* The runs of the mask of all pixels where values, interpolated bilinearly, lie above a limit; rows before columns.
  *
  * values: (height, width), finite; the outer ones extend outwards.
  * row_step, column_step, centre: mask row y lies at values row (y + centre) row_step - centre; columns likewise.
  * box: x0, y0, x1, y1 of the mask's pixels, half-open; all 0 where there are none.
+ * canvas: where its pixels are set to 1, or NULL.
  * runs: the mask's.
  */
 CLICKMASK_API int clickmask_value_runs(const float *values, int height, int width, float limit, double row_step,
                                        double column_step, double centre, int mask_height, int mask_width,
-                                       int threads, int32_t *box, clickmask_runs **runs);
+                                       int threads, const clickmask_canvas *canvas, int32_t *box,
+                                       clickmask_runs **runs);
 
 /* The runs of a mask, (height, width) bytes, 0 or 1, rows `stride` apart. */
 CLICKMASK_API int clickmask_mask_runs(const uint8_t *mask, ptrdiff_t stride, int height, int width, int threads,
                                       clickmask_runs **runs);
 
-/* Sets a mask's pixels in some runs to 1 and leaves the others.
- *
- * mask: (height, width) bytes, rows `stride` apart.
- * top, left: the pixel of the mask where the first row and column of the runs are; they lie inside.
- */
-CLICKMASK_API int clickmask_paint(const clickmask_runs *runs, uint8_t *mask, ptrdiff_t stride, int height, int width,
-                                  int top, int left);
+/* The most corners that the outlines of a mask can have. */
+CLICKMASK_API int clickmask_corners(const clickmask_runs *runs, int32_t *count);
 
 /* The outlines of a mask along pixel edges, each from its top left corner, in raster order of those; object on
  * the right hand, pixels that meet at a corner only apart.
  *
- * corners: (capacity, 2) x, y of all outlines, one after the other; ends: (capacity,) where each one ends there.
- * owners: (capacity,) the outer outline of the piece that each belongs to, by number: a hole's, or its own.
- * counts: how many corners and outlines there are; where corners exceed the capacity nothing else is written.
+ * corners: x, y of all outlines, one after the other, with room for clickmask_corners of them.
+ * ends: where each outline ends there, with room for a quarter as many.
+ * owners: the outer outline of the piece that each belongs to, by number: a hole's, or its own; as many.
+ * counts: how many corners and outlines there are.
  */
-CLICKMASK_API int clickmask_outlines(const clickmask_runs *runs, int32_t capacity, int32_t *corners, int32_t *ends,
-                                     int32_t *owners, int32_t *counts);
+CLICKMASK_API int clickmask_outlines(const clickmask_runs *runs, int32_t *corners, int32_t *ends, int32_t *owners,
+                                     int32_t *counts);
 
 CLICKMASK_API void clickmask_runs_free(clickmask_runs *runs);
 

@@ -30,6 +30,11 @@ constexpr int kPictureSide = 1 << 20;  // of a picture; larger than any input of
 
 int threads_or_all(int threads) { return threads > 0 ? threads : usable_cores(); }
 
+bool holds(const clickmask_canvas &canvas, int height, int width) {
+  const bool inside = canvas.top >= 0 && canvas.top <= canvas.height - height;
+  return canvas.pixels != nullptr && inside && canvas.left >= 0 && canvas.left <= canvas.width - width;
+}
+
 }  // namespace
 
 int clickmask_abi(void) { return CLICKMASK_ABI; }
@@ -111,13 +116,14 @@ int clickmask_lerp(const float *values, int height, int width, const double *row
 
 int clickmask_value_runs(const float *values, int height, int width, float limit, double row_step,
                          double column_step, double centre, int mask_height, int mask_width, int threads,
-                         int32_t *box, clickmask_runs **runs) {
+                         const clickmask_canvas *canvas, int32_t *box, clickmask_runs **runs) {
   if (values == nullptr || box == nullptr || runs == nullptr || !(row_step >= 0) || !(column_step >= 0)) return CLICKMASK_INVALID;
   if (!std::isfinite(row_step) || !std::isfinite(column_step) || !std::isfinite(centre)) return CLICKMASK_INVALID;
   if (!is_size(height, width) || !is_size(mask_height, mask_width, kPictureSide)) return CLICKMASK_INVALID;
+  if (canvas != nullptr && !holds(*canvas, mask_height, mask_width)) return CLICKMASK_INVALID;
   try {
     Runs found = runs_of({values, height, width, limit}, {row_step, column_step, centre, mask_height, mask_width},
-                         threads_or_all(threads));
+                         threads_or_all(threads), canvas);
     const RunsBox tight = box_of(found);
     const int edges[] = {tight.x0, tight.y0, tight.x1, tight.y1};
     std::copy(edges, edges + 4, box);
@@ -139,28 +145,22 @@ int clickmask_mask_runs(const uint8_t *mask, ptrdiff_t stride, int height, int w
   }
 }
 
-int clickmask_paint(const clickmask_runs *runs, uint8_t *mask, ptrdiff_t stride, int height, int width, int top,
-                    int left) {
-  if (mask == nullptr || runs == nullptr) return CLICKMASK_INVALID;
-  if (top < 0 || top > height - runs->runs.height()) return CLICKMASK_INVALID;
-  if (left < 0 || left > width - runs->runs.width()) return CLICKMASK_INVALID;
-  paint(runs->runs, mask + stride * top + left, stride);
+int clickmask_corners(const clickmask_runs *runs, int32_t *count) {
+  if (runs == nullptr || count == nullptr) return CLICKMASK_INVALID;
+  const std::size_t corners = 2 * runs->runs.edges();
+  if (corners > INT32_MAX) return CLICKMASK_OUT_OF_MEMORY;
+  *count = static_cast<int32_t>(corners);
   return CLICKMASK_OK;
 }
 
-int clickmask_outlines(const clickmask_runs *runs, int32_t capacity, int32_t *corners, int32_t *ends,
-                       int32_t *owners, int32_t *counts) {
+int clickmask_outlines(const clickmask_runs *runs, int32_t *corners, int32_t *ends, int32_t *owners,
+                       int32_t *counts) {
   if (runs == nullptr || corners == nullptr || ends == nullptr || owners == nullptr || counts == nullptr)
     return CLICKMASK_INVALID;
+  if (runs->runs.edges() > INT32_MAX / 2) return CLICKMASK_OUT_OF_MEMORY;
   try {
-    const Outlines found = outlines_of(runs->runs);
-    if (found.corners.size() / 2 > INT32_MAX) return CLICKMASK_OUT_OF_MEMORY;
-    counts[0] = static_cast<int32_t>(found.corners.size() / 2);
-    counts[1] = static_cast<int32_t>(found.ends.size());
-    if (counts[0] > capacity) return CLICKMASK_OK;
-    std::copy(found.corners.begin(), found.corners.end(), corners);
-    std::copy(found.ends.begin(), found.ends.end(), ends);
-    std::copy(found.owners.begin(), found.owners.end(), owners);
+    const OutlineCounts found = find_outlines(runs->runs, {corners, ends, owners});
+    counts[0] = found.corners, counts[1] = found.outlines;
     return CLICKMASK_OK;
   } catch (const std::bad_alloc &) {
     return CLICKMASK_OUT_OF_MEMORY;

@@ -1,13 +1,12 @@
 #include "lerp.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <vector>
 
 Place place_of(double position, int count) {  // what is no number is 0: max gives its first argument then
-  const double low = std::min(std::max(0.0, std::floor(position)), count - 1.0);
-  return {static_cast<int>(low), static_cast<float>(std::min(std::max(0.0, position - low), 1.0))};
+  const int low = static_cast<int>(std::min(std::max(0.0, position), count - 1.0));
+  return {low, static_cast<float>(std::min(std::max(0.0, position - low), 1.0))};
 }
 
 void lerp(const Kernels &kernels, const float *values, int height, int width, const double *rows, int row_count,

@@ -2,15 +2,17 @@
 // has too goes on; one that begins or ends makes a corner, and along a grid line the corners pair up to level edges.
 #include "outlines.h"
 
-#include <utility>
+#include <vector>
 
 namespace {
 
 class Sweep {
  public:
+  explicit Sweep(std::size_t most) { corners_.reserve(most); }
+
   // The grid line at `y`, between a row of pixels and the next, with the edges of both.
   void line(int y, const Row &above, const Row &below) {
-    const std::size_t first = corners_.size();
+    const std::int32_t first = count();
     std::size_t a = 0, b = 0;  // odd: the object is there, above or below
     next_.resize(below.count);
     while (a < above.count || b < below.count) {
@@ -32,69 +34,67 @@ class Sweep {
       a += ends, b += begins;
       corners_.back().object_below = b % 2 == 1;
     }
-    for (std::size_t left = first; left < corners_.size(); left += 2) join(left, left + 1);
+    for (std::int32_t left = first; left < count(); left += 2) join(left, left + 1);
     open_.swap(next_);
   }
 
-  Outlines cycles() const {
-    Outlines found;
-    found.corners.reserve(2 * corners_.size());
-    std::vector<std::int32_t> outlines(corners_.size(), -1);  // of each corner
-    for (std::size_t start = 0; start < corners_.size(); ++start) {
-      if (outlines[start] >= 0) continue;
-      const std::int32_t outline = static_cast<std::int32_t>(found.ends.size());
-      for (std::size_t at = start; outlines[at] < 0; at = following(at)) {
-        outlines[at] = outline;
-        found.corners.push_back(corners_[at].x);
-        found.corners.push_back(corners_[at].y);
+  OutlineCounts cycles(const Outlines &found) {
+    std::int32_t written = 0, outline = 0;
+    for (Corner &start : corners_) {
+      if (start.outline >= 0) continue;
+      for (Corner *at = &start; at->outline < 0; at = &corners_[following(*at)]) {
+        at->outline = outline;
+        found.corners[2 * written] = at->x;
+        found.corners[2 * written++ + 1] = at->y;
       }
-      found.ends.push_back(static_cast<std::int32_t>(found.corners.size() / 2));
+      found.ends[outline] = written;
       // A hole's top left corner has the object to its left, which begins at an edge of an outline met before.
-      const bool outer = corners_[start].leaves_level;
-      found.owners.push_back(outer ? outline : found.owners[outlines[corners_[start].left]]);
+      found.owners[outline] = start.leaves_level ? outline : found.owners[corners_[start.left].outline];
+      ++outline;
     }
-    return found;
+    return {written, outline};
   }
 
  private:
   struct Corner {
     std::int32_t x, y;
-    bool object_below;  // to the right of it
-    bool leaves_level;  // rather than along its upright edge
-    std::size_t level, upright;  // the corners at the other ends
-    std::size_t left;            // where the object ends below: at the top of the edge where that run begins
+    std::int32_t level, upright;  // the corners at the other ends
+    std::int32_t left;            // where the object ends below: at the top of the edge where that run begins
+    std::int32_t outline;         // that it is on, -1 until that is known
+    bool object_below;            // to the right of it
+    bool leaves_level;            // rather than along its upright edge
   };
 
-  std::size_t add(int x, int y) {
-    corners_.push_back({x, y, false, false, 0, 0, 0});
-    return corners_.size() - 1;
+  std::int32_t count() const { return static_cast<std::int32_t>(corners_.size()); }
+
+  std::int32_t add(int x, int y) {
+    corners_.push_back({x, y, 0, 0, 0, -1, false, false});
+    return count() - 1;
   }
 
-  void end(int x, int y, std::size_t top) {
-    const std::size_t bottom = add(x, y);
+  void end(int x, int y, std::int32_t top) {
+    const std::int32_t bottom = add(x, y);
     corners_[bottom].upright = top, corners_[top].upright = bottom;
   }
 
   // A level edge is walked to the right where the object is below it, and to the left where it is above.
-  void join(std::size_t left, std::size_t right) {
+  void join(std::int32_t left, std::int32_t right) {
     corners_[left].level = right, corners_[right].level = left;
     corners_[corners_[left].object_below ? left : right].leaves_level = true;
   }
 
-  std::size_t following(std::size_t at) const {
-    return corners_[at].leaves_level ? corners_[at].level : corners_[at].upright;
-  }
+  static std::int32_t following(const Corner &at) { return at.leaves_level ? at.level : at.upright; }
 
-  std::vector<Corner> corners_;           // in raster order
-  std::vector<std::size_t> open_, next_;  // the corner at the top of each upright edge
+  std::vector<Corner> corners_;            // in raster order
+  std::vector<std::int32_t> open_, next_;  // the corner at the top of each upright edge
 };
 
 }  // namespace
 
-Outlines outlines_of(const Runs &runs) {
-  Sweep sweep;
+OutlineCounts find_outlines(const Runs &runs, const Outlines &found) {
+  Sweep sweep(2 * runs.edges());
   const Row none{nullptr, 0};
   for (int y = 0; y <= runs.height(); ++y)
     sweep.line(y, y > 0 ? runs.row(y - 1) : none, y < runs.height() ? runs.row(y) : none);
-  return sweep.cycles();
+  return sweep.cycles(found);
 }

@@ -21,4 +21,5 @@ struct Positions {
   double column(int x) const { return (x + centre) * column_step - centre; }
 };
 
-Runs runs_of(const Values &values, const Positions &positions, int threads);
+// Painted as well, where there is a canvas.
+Runs runs_of(const Values &values, const Positions &positions, int threads, const Canvas *canvas);

@@ -62,20 +62,6 @@ double between(const std::vector<float> &values, int height, int width, double r
   return left_side * (1 - u) + right_side * u;
 }
 
-// Paints the runs of a mask on zeros, refuses to paint beyond the edge, and then paints those given.
-bool shows(std::vector<std::uint8_t> &mask, int stride, int height, int width, clickmask_runs *runs) {
-  std::vector<std::uint8_t> other(height * width), painted(stride * height, 0);
-  for (std::size_t i = 0; i < other.size(); ++i) other[i] = i % 7 < 3;
-  clickmask_runs *others = nullptr;
-  if (clickmask_mask_runs(other.data(), width, height, width, 1, &others) != CLICKMASK_OK) return false;
-  bool right = clickmask_paint(others, painted.data(), stride, height, width, 0, 0) == CLICKMASK_OK;
-  for (int p = 0; p < height * width; ++p) right = right && painted[p / width * stride + p % width] == other[p];
-  right = right && clickmask_paint(runs, mask.data(), stride, height, width, 0, 1) == CLICKMASK_INVALID;
-  right = right && clickmask_paint(runs, mask.data(), stride, height, width, 0, 0) == CLICKMASK_OK;
-  for (auto *one : {others, runs}) clickmask_runs_free(one);
-  return right;
-}
-
 bool paints(int height, int width, int tall, int wide) {
   std::mt19937 random(6);
   std::normal_distribution<float> normal;
@@ -86,11 +72,26 @@ bool paints(int height, int width, int tall, int wide) {
   const int stride = wide + 3;
   std::vector<std::uint8_t> mask(stride * tall, 0);
   int32_t box[4];
-  clickmask_runs *runs = nullptr;
-  if (clickmask_value_runs(values.data(), height, width, limit, row_step, column_step, 0.5, tall, wide, 3, box,
-                           &runs) != CLICKMASK_OK)
-    return false;
-  if (!shows(mask, stride, tall, wide, runs)) return false;
+  const auto paint = [&](const clickmask_canvas &canvas, int threads) {
+    clickmask_runs *runs = nullptr;
+    const int status = clickmask_value_runs(values.data(), height, width, limit, row_step, column_step, 0.5, tall,
+                                            wide, threads, &canvas, box, &runs);
+    clickmask_runs_free(runs);
+    return status;
+  };
+  if (paint({mask.data(), stride, tall, wide, 0, 1, 0}, 1) != CLICKMASK_INVALID) return false;
+  if (paint({mask.data(), stride, tall, wide, 0, 0, 0}, 3) != CLICKMASK_OK) return false;
+  for (const bool margin : {true, false}) {  // over whatever was there; with bytes beyond the rows, which stay
+    const int high = tall + 150, broad = wide + 2 * margin, pitch = broad + margin, top = 70, left = margin;
+    std::vector<std::uint8_t> painted(pitch * high, 7);
+    if (paint({painted.data(), pitch, high, broad, top, left, 1}, 3) != CLICKMASK_OK) return false;
+    for (int y = 0; y < high; ++y)
+      for (int x = 0; x < pitch; ++x) {
+        const bool inside = y >= top && y < top + tall && x >= left && x < left + wide;
+        const int now = x >= broad ? 7 : inside ? mask[(y - top) * stride + x - left] : 0;
+        if (painted[y * pitch + x] != now) return false;
+      }
+  }
   int expected[] = {wide, tall, 0, 0};
   for (int y = 0; y < tall; ++y)
     for (int x = 0; x < stride; ++x) {
@@ -114,14 +115,14 @@ bool outlines_fill_back(int height, int width, double share) {
   std::mt19937 random(7);
   std::vector<std::uint8_t> mask(height * width);
   for (auto &pixel : mask) pixel = std::bernoulli_distribution(share)(random);
-  const int capacity = 4 * height * width + 4;
-  std::vector<int32_t> corners(2 * capacity), ends(capacity), owners(capacity);
-  int32_t counts[2];
+  int32_t most, counts[2];
   clickmask_runs *runs = nullptr;
   if (clickmask_mask_runs(mask.data(), width, height, width, 3, &runs) != CLICKMASK_OK) return false;
-  const int status = clickmask_outlines(runs, capacity, corners.data(), ends.data(), owners.data(), counts);
+  if (clickmask_corners(runs, &most) != CLICKMASK_OK) return false;
+  std::vector<int32_t> corners(2 * most + 1), ends(most / 4 + 1), owners(most / 4 + 1);
+  const int status = clickmask_outlines(runs, corners.data(), ends.data(), owners.data(), counts);
   clickmask_runs_free(runs);
-  if (status != CLICKMASK_OK) return false;
+  if (status != CLICKMASK_OK || counts[0] > most || counts[1] > most / 4) return false;
   std::vector<int> crossings(height * (width + 1));
   int begin = 0;
   for (int i = 0; i < counts[1]; begin = ends[i], ++i)
@@ -158,9 +159,9 @@ bool refuses_what_it_cannot_do() {
   clickmask_runs *runs = nullptr;
   return clickmask_area_mean(pixels, 6, 2, 2, 3, 2, 1, nullptr, plane, 2, 4) == CLICKMASK_INVALID &&
          clickmask_area_mean(pixels, 6, 2, 2, 1, 1, 1, "none", plane, 2, 4) == CLICKMASK_UNSUPPORTED &&
-         clickmask_value_runs(plane, 1, 1, 0, std::nan(""), 1, 0, 1, 1, 1, box, nullptr) == CLICKMASK_INVALID &&
+         clickmask_value_runs(plane, 1, 1, 0, std::nan(""), 1, 0, 1, 1, 1, nullptr, box, nullptr) == CLICKMASK_INVALID &&
          clickmask_mask_runs(pixels, 2, 0, 2, 1, &runs) == CLICKMASK_INVALID &&
-         clickmask_outlines(nullptr, 1, box, box, box, box) == CLICKMASK_INVALID;
+         clickmask_outlines(nullptr, box, box, box, box) == CLICKMASK_INVALID;
 }
 
 }  // namespace
