@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
 
 import numpy as np
@@ -10,11 +9,11 @@ import pytest
 
 from clickmask.backends.device_arrays import (
     ForeignArray,
-    _Tensor,
     check_mask_target,
     foreign_array,
     image_strides,
 )
+from clickmask.backends.dlpack import tensor_in
 from clickmask.errors import InvalidInputError
 
 GOOD = {"shape": (20, 30, 3), "typestr": "|u1", "data": (4096, False), "strides": None, "version": 3}
@@ -40,9 +39,7 @@ class Exported:
     def __dlpack__(self, stream: int | None = None) -> Any:
         self.streams.append(stream)
         capsule = self.array.__dlpack__()
-        get = ctypes.pythonapi.PyCapsule_GetPointer
-        get.restype, get.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
-        tensor = ctypes.cast(get(capsule, b"dltensor"), ctypes.POINTER(_Tensor)).contents
+        tensor = tensor_in(capsule)
         for name, value in self.changes.items():
             setattr(tensor, name, value)
         return capsule

@@ -1,4 +1,4 @@
-"""LiveSession: operations are never lost, previews that nobody waits for are never run."""
+"""LiveSession: operations are never lost, masks that nobody waits for are not painted, previews never run."""
 
 from __future__ import annotations
 
@@ -57,16 +57,18 @@ def reference(points: list[tuple]) -> tuple:
 
 
 def test_operations_run_in_order_and_give_what_the_session_gives(live: LiveSession) -> None:
+    gate = Gate(live)
     first = live.click(80, 60)
+    counted = live.do(lambda session: len(session.clicks))
     second = live.click(20, 20, positive=False)
     undone = live.do(Session.undo)
     third = live.click(100, 70)
-    for future in (first, second, undone, third):
-        assert future.result(A_WHILE).shape == (120, 160)
+    gate.open()
+    assert counted.result(A_WHILE) == 1
     plain = make_segmenter(echo=True, crop=CROP).session(make_image(160, 120))
     masks = [plain.click(80, 60), plain.click(20, 20, positive=False), plain.undo(), plain.click(100, 70)]
     for future, mask in zip((first, second, undone, third), masks, strict=True):
-        np.testing.assert_array_equal(future.result(), mask)
+        np.testing.assert_array_equal(future.result(A_WHILE), mask)
     assert everything(live.session) == everything(plain)
 
 
@@ -102,15 +104,7 @@ def test_a_preview_that_has_not_begun_is_cancelled_by_the_next_call(
 
 
 def test_a_preview_that_has_begun_gives_its_mask_and_the_click_after_it_too(live: LiveSession) -> None:
-    backend = live.session._segmenter.backend
-    inside, opened, inner = threading.Event(), threading.Event(), backend.decode
-
-    def held(*arguments: Any) -> Any:
-        inside.set()
-        assert opened.wait(A_WHILE)
-        return inner(*arguments)
-
-    backend.decode = held
+    inside, opened = held(live)
     preview = live.preview(80, 60)
     assert inside.wait(A_WHILE)
     click = live.click(20, 30)
@@ -119,17 +113,114 @@ def test_a_preview_that_has_begun_gives_its_mask_and_the_click_after_it_too(live
     assert [c.x for c in live.session.clicks] == [20]
 
 
-def test_clicks_are_never_cancelled_by_what_comes_after_them(live: LiveSession) -> None:
+POINTS = [(80, 60, True), (20, 20, False), (100, 70, True)]
+
+
+def test_the_mask_of_a_click_that_has_not_begun_is_cancelled_by_the_next_click(live: LiveSession) -> None:
+    painted, ahead, predictor = [], [], live.session._predictor
     gate = Gate(live)
-    points = [(80, 60, True), (20, 20, False), (100, 70, True)]
-    clicks = []
-    for point in points:
+    predictor.mask = lambda state: painted.append(state) or type(predictor).mask(predictor, state)
+    predictor.look_ahead = lambda state: ahead.append(state)
+    clicks, heard = [], []
+    for point in POINTS:
         live.preview(*point)
         clicks.append(live.click(*point))
+        clicks[-1].add_done_callback(lambda future: heard.append(future.cancelled()))
+    assert [click.cancelled() for click in clicks] == [True, True, False]
+    assert heard == [True, True]
     gate.open()
     assert not wait(clicks, A_WHILE).not_done
-    assert not any(click.cancelled() for click in clicks)
-    assert everything(live.session) == reference(points)
+    with pytest.raises(CancelledError):
+        clicks[0].result(A_WHILE)
+    assert len(painted) == len(ahead) == 1
+    np.testing.assert_array_equal(clicks[-1].result(), live.session.mask)
+    assert everything(live.session) == reference(POINTS)  # no click is lost
+
+
+def test_clicks_made_together_are_undone_one_by_one(live: LiveSession) -> None:
+    gate = Gate(live)
+    for point in POINTS:
+        live.click(*point)
+    gate.open()
+    plain = make_segmenter(echo=True, crop=CROP).session(make_image(160, 120))
+    for point in POINTS:
+        plain.click(*point)
+    for _ in POINTS:
+        np.testing.assert_array_equal(live.do(Session.undo).result(A_WHILE), plain.undo())
+        assert everything(live.session) == everything(plain)
+    for _ in POINTS:
+        np.testing.assert_array_equal(live.do(Session.redo).result(A_WHILE), plain.redo())
+
+
+def held(live: LiveSession) -> tuple[threading.Event, threading.Event]:
+    """Holds every decode: an event that it is inside, and one that lets it on."""
+    backend = live.session._segmenter.backend
+    inside, opened, inner = threading.Event(), threading.Event(), backend.decode
+
+    def decode(*arguments: Any) -> Any:
+        inside.set()
+        assert opened.wait(A_WHILE)
+        return inner(*arguments)
+
+    backend.decode = decode
+    return inside, opened
+
+
+def test_a_click_that_has_begun_gives_its_mask(live: LiveSession) -> None:
+    inside, opened = held(live)
+    begun = live.click(*POINTS[0])
+    assert inside.wait(A_WHILE)
+    later = [live.click(*point) for point in POINTS[1:]]
+    opened.set()
+    plain = make_segmenter(echo=True, crop=CROP).session(make_image(160, 120))
+    np.testing.assert_array_equal(begun.result(A_WHILE), plain.click(*POINTS[0]))
+    assert later[0].cancelled()
+    later[1].result(A_WHILE)
+    assert everything(live.session) == reference(POINTS)
+
+
+def test_what_a_caller_cancels_is_the_mask_and_not_the_click(live: LiveSession) -> None:
+    gate = Gate(live)
+    live.click(*POINTS[0]).cancel()
+    live.click(*POINTS[1]).cancel()
+    gate.open()
+    assert live.do(lambda session: len(session.clicks)).result(A_WHILE) == 2
+    assert everything(live.session) == reference(POINTS[:2])
+
+
+def test_more_clicks_than_there_is_room_for_lose_none_that_has_room() -> None:
+    segmenter = make_segmenter(input={"max_clicks": 2})
+    with LiveSession(segmenter.session(make_image(160, 120))) as live:
+        gate = Gate(live)
+        clicks = [live.click(*point) for point in POINTS]
+        gate.open()
+        with pytest.raises(SessionStateError, match="at most 2"):
+            clicks[-1].result(A_WHILE)
+        assert [click.x for click in live.session.clicks] == [80, 20]
+
+
+def test_a_click_that_fails_takes_no_other_with_it(
+    live: LiveSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = live.session._segmenter.backend
+    inner, wrong = backend._run, []
+
+    def run(graph: str, feeds: dict[str, Any]) -> Any:
+        newest = feeds["clicks"][0][feeds["clicks"][0, :, 2] >= 0][-1] if "clicks" in feeds else [0, 0, 1]
+        if newest[2] == 0:
+            wrong.append(newest)
+            raise RuntimeError("the negative one breaks")
+        return inner(graph, feeds)
+
+    backend._run = run
+    gate = Gate(live)
+    clicks = [live.click(*point) for point in POINTS]
+    gate.open()
+    mask = clicks[-1].result(A_WHILE)
+    assert len(wrong) == 2  # together and alone
+    assert everything(live.session) == reference([POINTS[0], POINTS[2]])
+    np.testing.assert_array_equal(mask, live.session.mask)
+    assert "click at (20, 20) was not made" in caplog.text
 
 
 def test_a_storm_from_many_threads_loses_no_click(live: LiveSession) -> None:

@@ -10,12 +10,13 @@ import ctypes
 import math
 from collections import defaultdict, deque
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ..errors import BackendError
+from . import dlpack
 from .cuda_runtime import CudaRuntime
 
 _SMALLEST = 256
@@ -53,6 +54,55 @@ class DeviceArray:
             "strides": None,
             "version": 3,
         }
+
+
+@dataclass(frozen=True, eq=False)
+class GivenArray(DeviceArray):
+    """An array that applications get, from `given_array`; complete.
+
+    Attributes:
+        index: CUDA's number of the device.
+    """
+
+    index: int = field(kw_only=True)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """DLPack's name of the device."""
+        return dlpack.DEVICE, self.index
+
+    def __dlpack__(
+        self,
+        *,
+        stream: int | None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """The array as a capsule, without a copy; see `dlpack.export`, which says what is raised."""
+        return dlpack.export(
+            self.__cuda_array_interface__,
+            self.owner,
+            self.__dlpack_device__(),
+            stream=stream,
+            max_version=max_version,
+            dl_device=dl_device,
+            copy=copy,
+        )
+
+
+def given_array(cuda: CudaRuntime, shape: tuple[int, ...], dtype: str) -> GivenArray:
+    """An array with undefined contents, to be filled and given to an application.
+
+    Its memory is freed, not used again, when its last user lets go: whose kernels still read it cannot be
+    known, and ``cudaFree`` waits for all of them.
+
+    Raises:
+        BackendError: The device has no memory left.
+    """
+    pool = DevicePool(cuda)
+    array = pool.take(shape, dtype)
+    pool.close()  # it has this one array, and frees it when that goes
+    return GivenArray(array.pointer, shape, dtype, array.owner, index=cuda.index)
 
 
 class DevicePool:

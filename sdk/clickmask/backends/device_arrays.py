@@ -6,15 +6,14 @@ both are protocols.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InvalidInputError
+from .dlpack import DEVICE, HOST, MANAGED, tensor_in
 
 _HINT = "PyCUDA, CuPy, Numba and torch arrays on the device have it; a NumPy array goes to Segmenter.session"
-_HOST, _DEVICE, _MANAGED = 1, 2, 13  # DLPack: kDLCPU, kDLCUDA, kDLCUDAManaged
 _DEFAULT_STREAM = 1  # of both protocols; work on it comes after that of all ordinary streams
 _DLPACK_KINDS = {0: "i", 1: "u", 2: "f", 6: "b"}
 
@@ -79,7 +78,7 @@ def refuse_host_memory(array: Any, name: str) -> None:
     Raises:
         InvalidInputError: it does.
     """
-    if hasattr(array, "__dlpack_device__") and int(array.__dlpack_device__()[0]) == _HOST:
+    if hasattr(array, "__dlpack_device__") and int(array.__dlpack_device__()[0]) == HOST:
         raise InvalidInputError(f"{name}: expected CUDA device memory, but got host memory; {_HINT}")
 
 
@@ -153,37 +152,17 @@ def _from_interface(array: Any, interface: Any, name: str) -> ForeignArray:
     return _checked(ForeignArray(pointer, shape, strides, kind, not read_only, stream, array), where)
 
 
-class _Tensor(ctypes.Structure):
-    """DLTensor of dlpack.h."""
-
-    _fields_ = (
-        ("data", ctypes.c_void_p),
-        ("device_type", ctypes.c_int32),
-        ("device_id", ctypes.c_int32),
-        ("ndim", ctypes.c_int32),
-        ("code", ctypes.c_uint8),
-        ("bits", ctypes.c_uint8),
-        ("lanes", ctypes.c_uint16),
-        ("shape", ctypes.POINTER(ctypes.c_int64)),
-        ("strides", ctypes.POINTER(ctypes.c_int64)),
-        ("byte_offset", ctypes.c_uint64),
-    )
-
-
 def _from_dlpack(array: Any, name: str) -> ForeignArray:
     where = f"{name}: DLPack"
     refuse_host_memory(array, name)
     kind = int(array.__dlpack_device__()[0])
-    if kind not in (_DEVICE, _MANAGED):
+    if kind not in (DEVICE, MANAGED):
         raise InvalidInputError(f"{where}: expected CUDA device memory, but got that of device type {kind}")
     try:
         capsule = array.__dlpack__(stream=_DEFAULT_STREAM)  # which from now on waits for the array's work
     except Exception as exc:
         raise InvalidInputError(f"{where}: the array does not export itself: {exc}") from exc
-    get = ctypes.pythonapi.PyCapsule_GetPointer
-    get.restype, get.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
-    # left as it is, the capsule frees what it holds when it goes: it is kept as the owner
-    tensor = ctypes.cast(get(capsule, b"dltensor"), ctypes.POINTER(_Tensor)).contents
+    tensor = tensor_in(capsule)  # not consumed: the capsule frees what it holds when it goes, as the owner
     axes, letter = range(tensor.ndim), _DLPACK_KINDS.get(tensor.code)
     if letter is None or tensor.lanes != 1 or tensor.bits % 8:
         raise InvalidInputError(
