@@ -28,7 +28,8 @@ def main() -> None:
     """Prints one line for each number of sessions and way."""
     options = _options()
     bundle = load_bundle(options.bundle)
-    inner = open_backend(bundle, options.backend, options.device, options.threads)
+    trust = options.trust_host_code
+    inner = open_backend(bundle, options.backend, options.device, options.threads, trust_host_code=trust)
     ways = {"alone": inner, "batched": batched(inner, options.max_batch, options.max_delay_ms)}
     if options.device != "cpu":
         ways["batched"].warmup()  # every shape that either way meets
@@ -97,6 +98,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--backend", default="auto", help="runtime (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="CPU threads of the runtime")
+    parser.add_argument(
+        "--trust-host-code", action="store_true", help="load plans that carry code, too, which runs it"
+    )
     parser.add_argument("--size", type=int, help="network input size (default: the bundle's smallest)")
     parser.add_argument("--sessions", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--clicks", type=int, default=12, help="per session and round, at most what it takes")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 
 import numpy as np
 
 from clickmask import encode
 from clickmask.backends.base import Backend
+from clickmask.backends.cuda_memory import DeviceArray
 from clickmask.manifest import Manifest
 from clickmask.view import Box, View
 
@@ -60,3 +62,30 @@ def iou(first: np.ndarray, second: np.ndarray, threshold: float) -> float:
     a, b = first > level, second > level
     union = int((a | b).sum())
     return 1.0 if union == 0 else int((a & b).sum()) / union
+
+
+def on_device(array: np.ndarray) -> DeviceArray:
+    """A copy in this GPU's memory, complete."""
+    import torch
+
+    tensor = torch.from_numpy(np.array(array)).cuda()
+    torch.cuda.synchronize()
+    return DeviceArray(tensor.data_ptr(), array.shape, str(array.dtype), tensor)
+
+
+def on_host(array: DeviceArray) -> np.ndarray:
+    """A copy in host memory."""
+    import torch
+
+    return torch.as_tensor(array, device="cuda").cpu().numpy()
+
+
+def free_bytes() -> int:
+    """Of this GPU's memory, once all that was asked of it is done; what torch and CuPy keep idle counts."""
+    import torch
+
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    if (cupy := sys.modules.get("cupy")) is not None:
+        cupy.get_default_memory_pool().free_all_blocks()
+    return int(torch.cuda.mem_get_info()[0])

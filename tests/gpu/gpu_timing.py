@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from gpu_scenes import Scene, iou
 
 from clickmask.backends.base import Backend
-from clickmask.pixels import Pixels
-from clickmask.view import View
 
 BASELINE = "eager torch fp32"
 
@@ -59,40 +58,24 @@ def measure(
     return found
 
 
-def measure_pixels(
-    places: Mapping[str, Pixels], view: View, rounds: int
-) -> dict[str, dict[str, list[float]]]:
-    """What a session does around the network, wherever its pixels are; places take turns.
-
-    Returns:
-        "crop" and "mask" to place to milliseconds, after one run that is not counted.
-    """
-    width, height = view.valid_size
-    y, x = np.mgrid[:height, :width].astype(np.float32)
-    logits = height / 3 - np.hypot(x - width / 2, y - height / 2) + 3 * np.sin(x / 9)
-    logits = logits.astype(np.float32)
-    found: dict[str, dict[str, list[float]]] = {
-        step: {place: [] for place in places} for step in ("crop", "mask")
-    }
+def measure_steps(steps: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of some steps that take turns, by name, after one run of each that is not counted."""
+    found: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(rounds + 1):
-        for place, pixels in places.items():
+        for name, step in steps.items():
             start = time.perf_counter()
-            pixels.crop(view)
-            middle = time.perf_counter()
-            pixels.paint(logits, view)
+            step()
             if number:
-                found["crop"][place].append(1000 * (middle - start))
-                found["mask"][place].append(1000 * (time.perf_counter() - middle))
+                found[name].append(1000 * (time.perf_counter() - start))
     return found
 
 
-def pixel_table(found: Mapping[str, Mapping[str, list[float]]]) -> str:
-    """Markdown: medians and minima in ms by step and place."""
-    places = list(next(iter(found.values())))
-    lines = [f"| step | {' | '.join(places)} |", "|---" * (len(places) + 1) + "|"]
-    for step, times in found.items():
-        cells = [f"{statistics.median(times[place]):.3f} ({min(times[place]):.3f})" for place in places]
-        lines.append(f"| {step} | {' | '.join(cells)} |")
+def step_table(found: Mapping[str, Sequence[float]]) -> str:
+    """Markdown: median, least and p99 in ms by step."""
+    lines = ["| step | median ms | min | p99 |", "|---|---|---|---|"]
+    for name, times in found.items():
+        figures = statistics.median(times), min(times), float(np.percentile(times, 99))
+        lines.append(f"| {name} | {' | '.join(f'{figure:.3f}' for figure in figures)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gpu_scenes import KINDS, iou, make_scene
+from gpu_scenes import KINDS, free_bytes, iou, make_scene
 from gpu_wants import missing
 
 pytestmark = pytest.mark.gpu
@@ -20,13 +20,6 @@ pytestmark = pytest.mark.gpu
 LEAST_IOU = {"fp32": 0.999, "fp16": 0.98}
 KIND = pytest.mark.parametrize(("backend", "precision"), KINDS, ids=lambda value: value)
 Open = Callable[[str, str], Any]
-
-
-def free_bytes() -> int:
-    import torch
-
-    torch.cuda.synchronize()
-    return int(torch.cuda.mem_get_info()[0])
 
 
 @KIND
@@ -168,14 +161,12 @@ def test_a_session_on_a_gpu_image_is_the_one_on_the_host_image(
     with Segmenter.load(built(backend, precision).path, backend, "cuda", prefetch=False) as segmenter:
         on_gpu = segmenter.session(torch.from_numpy(photo.copy()).cuda())
         copied = segmenter.session(photo)
-        segmenter.backend.takes_device_arrays = False
+        segmenter.backend.takes_device_arrays = False  # so that its pixels stay on the host
         on_host = segmenter.session(photo)
+        segmenter.backend.takes_device_arrays = True
         assert isinstance(copied._pixels, UploadedPixels)
         for click in clicks:
-            segmenter.backend.takes_device_arrays = True
-            masks = [on_gpu.click(*click), copied.click(*click)]
-            segmenter.backend.takes_device_arrays = False
-            expected = on_host.click(*click)
+            masks, expected = [on_gpu.click(*click), copied.click(*click)], on_host.click(*click)
             for mask in masks:
                 union = (mask | expected).sum()
                 assert union == 0 or (mask & expected).sum() / union >= LEAST_IOU["fp16"]

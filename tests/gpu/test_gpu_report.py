@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
-from collections.abc import Callable, Mapping
+import subprocess
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
+from gpu_around import around, blob, device_steps, host_steps, padded
+from gpu_commands import BATCHING, PROFILE, rates, run
 from gpu_eager import eager_backend
-from gpu_scenes import KINDS, iou, make_scene
-from gpu_timing import BASELINE, Times, measure, measure_pixels, pixel_table, table
+from gpu_memory import HighWater, measure_memory, memory_table
+from gpu_scenes import KINDS, Scene, free_bytes, iou, make_scene
+from gpu_timing import BASELINE, Times, measure, measure_steps, step_table, table
 from gpu_wants import missing
 
 from clickmask.backends import Backend, host, open_artefact
 from clickmask.backends.fake import FakeBackend
-from clickmask.bundle import load_bundle
+from clickmask.bundle import Bundle, load_bundle
 from clickmask.errors import ClickmaskError
 from clickmask.pixels import HostPixels
 from clickmask.view import Box, View
@@ -27,7 +32,10 @@ from clickmask_export.errors import BuildError
 
 ROUNDS = int(os.environ.get("CLICKMASK_GPU_ROUNDS", "100"))
 COMMAND = "CLICKMASK_REQUIRE_GPU=1 python -m pytest tests/gpu"
+FAILED = "The command failed:"
 PACKAGES = ("torch", "onnxruntime-gpu", "tensorrt", "cuda-bindings", "numpy")
+CLICKS = ("--only", "clicks", "cold_start", "--rounds", "10", "--starts", "2")
+CROWDS = ("--sessions", "1", "4", "16", "32", "--rounds", "3")
 
 
 def slug(name: str) -> str:
@@ -35,22 +43,37 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def around(backends: Mapping[str, Backend], photo: np.ndarray) -> str:
-    """Crop and mask of a photo of 12 megapixels on the processor and on the GPU, as Markdown."""
-    taking = next((backend for backend in backends.values() if backend.takes_device_arrays), None)
-    if taking is None:
-        return "Crops and masks on the GPU: not measured, as no runtime takes them there."
-    spec, image = taking.manifest.input, cv2.resize(photo, (4000, 3000), interpolation=cv2.INTER_CUBIC)
-    on_host = HostPixels(image, spec.pad, taking.manifest.threshold)
-    on_device = on_host.uploaded(taking)
-    if on_device is on_host:
-        return "Crops and masks on the GPU: not measured, as the kernels are not built."
-    view = View(Box(0, 0, 4000, 3000), spec.sizes[-1], spec.fit, spec.coordinates)
-    times = measure_pixels({"processor, ms": on_host, "GPU, ms": on_device}, view, ROUNDS)
+def memory(bundles: Mapping[str, Bundle], scenes: Sequence[Scene]) -> str:
+    """Most memory that each backend takes, opened by itself, as Markdown."""
+    import torch
+
+    found = {}
+    for name, bundle in bundles.items():
+        gc.collect()
+        free_bytes()  # what torch keeps idle would be used first
+
+        def open_one(bundle: Bundle = bundle) -> Backend:
+            return open_artefact(bundle, bundle.manifest.artefacts[0], "cuda")
+
+        found[name] = measure_memory(open_one, scenes, lambda: int(torch.cuda.mem_get_info()[0]))
     return (
-        "What a session does around the network, 4000 x 3000 pixels, the whole image as crop, median (min); "
-        "masks end in host memory, from the GPU as bits:\n\n" + pixel_table(times)
+        "Memory of the GPU that a backend takes at most, MB: until it is open, then with all sizes warm, "
+        "then with clicks at every size. It is looked at every 2 ms; the process has its context and "
+        f"libraries already.\n\n{memory_table(found)}"
     )
+
+
+def commands(bundles: Mapping[str, Bundle], title: str, script: str, *words: str) -> str:
+    """What a command prints of each bundle on the GPU, as Markdown."""
+    texts = []
+    for name, bundle in bundles.items():
+        given = ("--bundle", bundle.path) if script == BATCHING else (bundle.path,)
+        try:
+            printed = run(script, *given, "--device", "cuda", "--backend", name.split()[0], *words)
+        except (AssertionError, subprocess.TimeoutExpired) as exc:
+            printed = f"{FAILED} {exc}"
+        texts.append(f"{name}:\n\n```\n{printed.strip()}\n```\n")
+    return f"{title}, `{script} {' '.join(words)}`:\n\n" + "\n".join(texts)
 
 
 @pytest.mark.gpu
@@ -59,6 +82,7 @@ def test_report(
     checkpoint: Path,
     photo: np.ndarray,
     eager: Callable[[str], Any],
+    built: Callable[[str, str], Any],
     opened: Callable[[str, str], Any],
 ) -> None:
     import torch
@@ -66,12 +90,13 @@ def test_report(
     from clickmask.backends.host_facts import host_facts
 
     backends = {BASELINE: eager("fp32"), "eager torch fp16": eager("fp16")}
-    absent = []
+    bundles, absent = {}, []
     for backend, precision in KINDS:
+        name = f"{backend} {precision}"
         try:
-            backends[f"{backend} {precision}"] = opened(backend, precision)
+            backends[name], bundles[name] = opened(backend, precision), built(backend, precision)
         except (pytest.skip.Exception, pytest.fail.Exception, ClickmaskError, BuildError) as exc:
-            absent.append(f"- {backend} {precision}: {' '.join(str(exc).split())}")
+            absent.append(f"- {name}: {' '.join(str(exc).split())}")
     for one in backends.values():
         one.warmup()
     manifest = backends[BASELINE].manifest
@@ -81,19 +106,26 @@ def test_report(
 
     gpu, cuda = torch.cuda.get_device_name(0), host_facts().cuda
     versions = ", ".join(f"{name} {version}" for name in PACKAGES if (version := host.installed(name)))
-    (root / "docs/benchmarks" / f"gpu-{slug(gpu)}.md").write_text(
+    halves = {name: bundle for name, bundle in bundles.items() if name.endswith("fp16")}
+    parts = (
         f"# Clicks on an {gpu}\n\n"
         f"Written by `{COMMAND}`, {ROUNDS} rounds, all backends in turns in one process; batch 1. Network: "
         f"{checkpoint.name} ({manifest.family}, {manifest.preset}). A first click encodes the crop and "
         "decodes, a next click decodes; both from host arrays to logits on the host. x: times as fast as "
-        "eager torch in float32 (TF32 off everywhere), by medians. IoU: with its mask.\n\n"
-        f"Driver for CUDA {'.'.join(map(str, cuda or ()))}; {versions}.\n\n{table(found)}"
-        f"\n{around(backends, photo).rstrip()}\n"
-        + (f"\nNot measured:\n\n{chr(10).join(absent)}\n" if absent else "")
+        "eager torch in float32 (TF32 off everywhere), by medians. IoU: with its mask.",
+        f"Driver for CUDA {'.'.join(map(str, cuda or ()))}; {versions}.\n\n{table(found)}",
+        around(backends, photo, ROUNDS),
+        memory(bundles, scenes),
+        commands(halves, "Sessions", PROFILE, *CLICKS),
+        commands(halves, "Many sessions", BATCHING, *CROWDS),
+        *(["Not measured:\n\n" + "\n".join(absent)] if absent else []),
     )
+    page = root / "docs/benchmarks" / f"gpu-{slug(gpu)}.md"
+    page.write_text("\n\n".join(part.rstrip() for part in parts) + "\n")
     for times in found.values():
         for name, own in times.items():
             assert own.iou >= 0.98, name
+    assert FAILED not in page.read_text()
     if absent:
         missing("\n".join(absent))  # after what there is was written
 
@@ -137,22 +169,108 @@ def test_device_names_become_file_names() -> None:
     assert slug("NVIDIA H100 80GB HBM3") == "nvidia-h100-80gb-hbm3"
 
 
-def test_crops_and_masks_are_timed_wherever_pixels_are() -> None:
-    photo = np.zeros((60, 80, 3), np.uint8)
-    places = {
-        "here": HostPixels(photo, (0.5, 0.5, 0.5), 0.5),
-        "there": HostPixels(photo, (0.5, 0.5, 0.5), 0.5),
-    }
+def test_steps_take_turns_after_one_that_is_not_counted() -> None:
+    done: list[str] = []
+    times = measure_steps({"a": lambda: done.append("a"), "b": lambda: done.append("b")}, rounds=3)
 
-    times = measure_pixels(places, View(Box(0, 0, 80, 60), 64), rounds=3)
+    assert done == ["a", "b"] * 4
+    assert {name: len(ms) for name, ms in times.items()} == {"a": 3, "b": 3}
+    assert step_table({"a": [1.0, 2.0, 9.0]}).splitlines()[2:] == ["| a | 2.000 | 1.000 | 8.860 |"]
 
-    assert {step: {place: len(ms) for place, ms in found.items()} for step, found in times.items()} == {
-        "crop": {"here": 3, "there": 3},
-        "mask": {"here": 3, "there": 3},
-    }
-    lines = pixel_table({"crop": {"a": [1.0, 2.0, 9.0], "b": [0.5, 0.5, 0.5]}}).splitlines()
-    assert lines == ["| step | a | b |", "|---|---|---|", "| crop | 2.000 (1.000) | 0.500 (0.500) |"]
+
+def test_every_way_of_the_processor_gives_what_a_session_has() -> None:
+    pixels, view = (
+        HostPixels(np.zeros((60, 80, 3), np.uint8), (0.5, 0.5, 0.5), 0.5),
+        View(Box(0, 0, 80, 60), 64),
+    )
+    logits = blob(view)
+    made = {name: step() for name, step in host_steps(pixels, view, logits).items()}
+
+    assert [value.shape for value in list(made.values())[:2]] == [(1, 3, 64, 64), (1, 1, 64, 64)]
+    painted = made["processor: mask"].mask
+    assert painted.shape == (60, 80)
+    assert painted[30, 40]  # the disk's middle
+    assert not painted[0, 0]
+    np.testing.assert_array_equal(padded(logits, 64)[0, 0, : logits.shape[0], : logits.shape[1]], logits)
+
+
+def test_a_mask_brought_as_bytes_is_the_one_brought_as_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On torch's memory of the host, which stands for the GPU's."""
+    import torch
+
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda shape, dtype, **_: empty(shape, dtype=dtype))
+
+    class There(HostPixels):
+        def device_mask(self, logits: Any, view: View, out: Any = None) -> Any:
+            out.copy_(torch.from_numpy(self.paint(logits, view).mask))
+            return out
+
+    pixels, view = There(np.zeros((60, 80, 3), np.uint8), (0.5, 0.5, 0.5), 0.5), View(Box(0, 0, 80, 60), 64)
+    steps = device_steps(pixels, view, blob(view))
+    as_bytes = steps["GPU: mask, as bytes"]()
+    np.testing.assert_array_equal(as_bytes, steps["GPU: mask, as bits"]().mask)
+    assert as_bytes.dtype == np.bool_
+    assert as_bytes.any()
+
+
+def test_the_most_memory_is_found_also_where_it_is_given_back_at_once() -> None:
+    free, looked = [100], threading.Event()
+
+    def left() -> int:
+        if free[0] == 30:
+            looked.set()
+        return free[0]
+
+    with HighWater(left) as mark:
+        free[0] = 30
+        assert looked.wait(10)
+        free[0] = 90
+    assert mark.look() == 70
+    assert memory_table({"x": {"opened": 0, "warmed up": 10**6, "clicked on": 2 * 10**6}}).splitlines()[
+        2:
+    ] == ["| x | 0 | 1 | 2 |"]
+
+
+def test_memory_is_measured_step_by_step() -> None:
+    """A backend takes one byte as it opens, and one more for each decode."""
+    backend = FakeBackend()
+    scenes = [make_scene(backend.manifest, np.zeros((50, 80, 3), np.uint8), 64, clicks=1)] * 2
+    opened: list[Backend] = []
+
+    def open_backend() -> Backend:
+        opened.append(backend)
+        return backend
+
+    found = measure_memory(open_backend, scenes, lambda: 100 - len(opened) - backend.decode_calls)
+
+    assert found["opened"] == 1
+    assert found["clicked on"] - found["warmed up"] == 2
+
+
+def test_what_the_batching_command_prints_is_understood() -> None:
+    printed = "onnxruntime on cpu, batches to 2\n  1 sessions, alone       62.1 clicks/s   p50   16.0 ms\n"
+    assert rates(printed) == {(1, "alone"): 62.1}
+
+
+def test_what_commands_print_stands_in_the_report(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    def fake(*words: Any) -> str:
+        asked.append(words)
+        if len(asked) == 2:
+            raise AssertionError("status 1")
+        return "62.1 clicks/s\n"
+
+    monkeypatch.setattr("test_gpu_report.run", fake)
+    bundle = load_bundle(root / "engines/default")
+    text = commands({"tensorrt fp16": bundle, "torchscript fp16": bundle}, "Many", BATCHING, "--rounds", "3")
+
+    assert asked[0][:3] == (BATCHING, "--bundle", bundle.path)
+    assert asked[0][-4:] == ("--backend", "tensorrt", "--rounds", "3")
+    assert text.startswith(f"Many, `{BATCHING} --rounds 3`:\n\ntensorrt fp16:\n\n```\n62.1 clicks/s\n```\n")
+    assert f"torchscript fp16:\n\n```\n{FAILED} status 1\n```" in text
 
 
 def test_what_cannot_be_measured_is_said() -> None:
-    assert "no runtime takes them" in around({BASELINE: FakeBackend()}, np.zeros((6, 8, 3), np.uint8))
+    assert "no runtime takes them" in around({BASELINE: FakeBackend()}, np.zeros((6, 8, 3), np.uint8), 1)
