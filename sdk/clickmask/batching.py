@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,9 @@ from .manifest_graphs import TENSORS
 
 _MOST = 1024
 
-_Prompt = tuple[Features, np.ndarray, np.ndarray | None]
+_Mask = np.ndarray | DeviceArray | None
+_Decode = Callable[[Features, np.ndarray, _Mask], Any]
+_Prompt = tuple[_Decode, Features, np.ndarray, _Mask]
 
 
 def batched(backend: Backend, max_batch: int, max_delay_ms: float) -> Backend:
@@ -85,14 +87,23 @@ class BatchingBackend(Backend):
             return self.inner.encode(image, local)
         return self.encodes.run((dims["S"], type(image)), image)
 
-    def decode(
-        self, features: Features, clicks: np.ndarray, previous_mask: np.ndarray | None = None
-    ) -> np.ndarray:
+    def decode(self, features: Features, clicks: np.ndarray, previous_mask: _Mask = None) -> np.ndarray:
         """See :meth:`Backend.decode`."""
-        _, dims = self._feeds(features, clicks, previous_mask)
-        if dims["B"] != 1:
+        batch, key = self._key(features, clicks, previous_mask)
+        if batch != 1:
             return self.inner.decode(features, clicks, previous_mask)
-        return self.decodes.run((features.graph, dims["S"]), (features, clicks, previous_mask))
+        prompt = (self.inner.decode, features, clicks, previous_mask)
+        return self.decodes.run(("host", *key), prompt)  # type: ignore[no-any-return]
+
+    def decode_on_device(
+        self, features: Features, clicks: np.ndarray, previous_mask: _Mask = None
+    ) -> list[DeviceArray]:
+        """See :meth:`Backend.decode_on_device`."""
+        batch, key = self._key(features, clicks, previous_mask)
+        if batch != 1:
+            return self.inner.decode_on_device(features, clicks, previous_mask)
+        prompt = (self.inner.decode_on_device, features, clicks, previous_mask)
+        return [self.decodes.run(("device", *key), prompt)]
 
     def join(self, parts: Sequence[Features]) -> Features:
         """See :meth:`Backend.join`."""
@@ -120,14 +131,29 @@ class BatchingBackend(Backend):
         parts = [Features({"image": image}, "encoder") for image in images]
         return self.inner.split(self.inner.encode(self.inner.join(parts).tensors["image"]))
 
-    def _decode_alone(self, prompt: _Prompt) -> np.ndarray:
-        return self.inner.decode(*prompt)
+    def _key(self, features: Features, clicks: np.ndarray, previous: _Mask) -> tuple[int, tuple[Any, ...]]:
+        """How many images a request has, and what it has in common with those that it may join."""
+        _, dims = self._feeds(features, clicks, previous)
+        return dims["B"], (features.graph, dims["S"], isinstance(previous, DeviceArray))
 
-    def _decode_together(self, prompts: Sequence[_Prompt]) -> list[np.ndarray]:
-        parts, clicks, previous = zip(*prompts, strict=True)
-        features = self.inner.join(parts)
-        logits = self.inner.decode(features, _padded(clicks), _filled(previous))
-        return np.split(logits, len(prompts))
+    def _decode_alone(self, prompt: _Prompt) -> Any:
+        decode, features, clicks, previous = prompt
+        return _one_by_one(decode(features, clicks, previous))[0]
+
+    def _decode_together(self, prompts: Sequence[_Prompt]) -> Sequence[Any]:
+        decodes, parts, clicks, previous = zip(*prompts, strict=True)
+        return _one_by_one(decodes[0](self.inner.join(parts), _padded(clicks), self._stacked(previous)))
+
+    def _stacked(self, masks: Sequence[Any]) -> _Mask:
+        if not isinstance(masks[0], DeviceArray):
+            return _filled(masks)
+        together = self.inner.join([Features({"previous_mask": mask}, "decoder") for mask in masks])
+        return together.tensors["previous_mask"]  # type: ignore[no-any-return]
+
+
+def _one_by_one(logits: np.ndarray | list[DeviceArray]) -> Sequence[Any]:
+    """Of each image, (1, 1, S, S)."""
+    return logits if isinstance(logits, list) else np.split(logits, len(logits))
 
 
 def _padded(clicks: Sequence[np.ndarray]) -> np.ndarray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -195,35 +195,64 @@ def resample_probability(
         float32 in [0, 1] on the new view's valid part; 0 outside the old box.
     """
     out = np.zeros(new.valid_size[::-1], np.float32) if out is None else out
-    (columns, across, width), (rows, down, height) = (_old_places(old, new, axis) for axis in (0, 1))
-    if (height, width) != probability.shape:  # several old pixels per new one: their mean, as of the image's
-        probability = resize(probability, (width, height), cv2.INTER_AREA)
-    out[: rows.start] = out[rows.stop :] = 0
-    out[rows, : columns.start] = out[rows, columns.stop :] = 0
+    across, down = old_samples(old, new)
+    if (down.cells, across.cells) != probability.shape:
+        probability = resize(probability, (across.cells, down.cells), cv2.INTER_AREA)
+    out[: down.first] = out[down.last :] = 0
+    rows, columns = slice(down.first, down.last), slice(across.first, across.last)
+    out[rows, : across.first] = out[rows, across.last :] = 0
     inside = out[rows, columns]
     if native_library.available():
-        native_pixels.lerp(probability, down, across, inside)
+        native_pixels.lerp(probability, down.places, across.places, inside)
     else:
-        inside[:] = lerp(lerp(probability, down, axis=0), across, axis=1)
+        inside[:] = lerp(lerp(probability, down.places, axis=0), across.places, axis=1)
     return out
 
 
-def _old_places(old: View, new: View, axis: int) -> tuple[slice, NDArray[np.float64], int]:
-    """Of columns (axis 0) or rows (1): new pixels in the old box, their places on the old grid, its length.
+class Samples(NamedTuple):
+    """Where pixels of a new view lie on the grid of an old one, along an axis; by default none does.
 
-    Where old pixels are finer than new ones the grid is one of fewer, which are their means.
+    Old pixels that are finer than the new ones are first averaged to fewer `cells`, which then are the grid.
+
+    Attributes:
+        first: new pixels `first` to `last - 1` lie in the old box.
+        last: see there.
+        start: new pixel i lies at `start + step * i` on the grid.
+        step: see there.
+        pixels: old ones.
+        cells: points of the grid, at most `pixels`.
     """
+
+    first: int = 0
+    last: int = 0
+    start: float = 0.0
+    step: float = 0.0
+    pixels: int = 1
+    cells: int = 1
+
+    @property
+    def places(self) -> NDArray[np.float64]:
+        """Of the new pixels in the old box."""
+        return self.start + self.step * np.arange(self.first, self.last, dtype=np.float64)
+
+
+def old_samples(old: View, new: View) -> tuple[Samples, Samples]:
+    """Where columns and rows of a new view lie on an old one's grid."""
+    (x0, x1), (y0, y1) = (old.box.x0, old.box.x1), (old.box.y0, old.box.y1)
+    return _old_samples(old, new, 0, x0, x1), _old_samples(old, new, 1, y0, y1)
+
+
+def _old_samples(old: View, new: View, axis: int, low: int, high: int) -> Samples:
+    """Of columns (axis 0) or rows (1); the old box reaches from pixel `low` to `high - 1`."""
     (old_step, old_start), (step, start) = old.sampling()[axis], new.sampling()[axis]
-    count = small = old.valid_size[axis]
-    inverse = 1 / old_step if old_step else 0.0
-    ratio, shift = step * inverse, (start - old_start) * inverse
+    count = cells = old.valid_size[axis]
+    ratio, shift = (step / old_step, (start - old_start) / old_step) if old_step else (0.0, 0.0)
     if ratio > 1:
-        small = max(1, round(count / ratio))
-        ratio, shift = ratio * small / count, (shift + 0.5) * small / count - 0.5
-    places = np.arange(new.valid_size[axis], dtype=np.float64)
-    low, high = ((old.box.x0, old.box.x1), (old.box.y0, old.box.y1))[axis]
-    first, last = np.searchsorted(start + step * places, (low - 0.5, high - 0.5)).tolist()
-    return slice(first, last), shift + ratio * places[first:last], small
+        cells = max(1, round(count / ratio))
+        ratio, shift = ratio * cells / count, (shift + 0.5) * cells / count - 0.5
+    seen = start + step * np.arange(new.valid_size[axis], dtype=np.float64)
+    first, last = np.searchsorted(seen, (low - 0.5, high - 0.5)).tolist()
+    return Samples(first, last, shift, ratio, count, cells)
 
 
 def corner_positions(count: int, new_count: int) -> NDArray[np.float64]:

@@ -11,7 +11,8 @@ HISTORY = 256
 """Operations that `undo` can take back at most; older ones are forgotten, so that a session stays bounded."""
 
 HISTORY_BYTES = 256 << 20
-"""What the clicks in force and those that `undo` brings back may hold; older ones beyond it are forgotten."""
+"""What the clicks in force and those that `undo` brings back may hold, on the host or on the image's GPU;
+older ones beyond it are forgotten."""
 
 
 class History:

@@ -11,16 +11,20 @@ from numpy.typing import NDArray
 from . import encode, paste
 from .errors import BackendError, InvalidInputError
 from .image import as_rgb, image_sha256, image_size
+from .mask_memory import MaskMemory
 from .paste import Painted
 from .view import Box, View
 
 if TYPE_CHECKING:
-    from .backends.base import Backend
+    from .backends.base import Backend, Features
     from .backends.cuda_memory import DeviceArray
 
 
 class Pixels(Protocol):
     """What a session needs of its image. Safe from many threads.
+
+    Logits are where the image is, and only these methods look into them: what `decode` gives the others take,
+    with the view that it was for.
 
     Attributes:
         image_size: (width, height) in pixels.
@@ -32,34 +36,92 @@ class Pixels(Protocol):
         """The network's image, (1, 3, S, S) float32 RGB in [0, 1]; see `encode.image_tensor`."""
         ...
 
-    def paint(self, logits: NDArray[np.float32], view: View) -> Painted:
-        """The mask of some logits, (h', w'), of a view; see `paste.paste_with_box`."""
+    def decode(
+        self,
+        backend: Backend,
+        features: Features,
+        clicks: NDArray[np.float32],
+        previous: NDArray[np.float32] | DeviceArray | None,
+        view: View,
+    ) -> Any:
+        """Logits of one image's features, which are of the view; see `Backend.decode`. `nbytes` is theirs."""
         ...
 
-    def find(self, logits: NDArray[np.float32], view: View) -> Box | None:
+    def previous_mask(
+        self, logits: Any | None, old: View | None, new: View
+    ) -> NDArray[np.float32] | DeviceArray:
+        """What the network is told on a new view: the probability that logits of an old one give.
+
+        Returns:
+            (1, 1, S, S) float32 in [0, 1]; zeros outside the old view, in the padding, and without one.
+        """
+        ...
+
+    def probability(self, logits: Any, view: View) -> NDArray[np.float32]:
+        """That at the image's size, in host memory; see `paste.paste_probability`."""
+        ...
+
+    def paint(self, logits: Any, view: View) -> Painted:
+        """The mask of some logits, in host memory; see `paste.paste_with_box`."""
+        ...
+
+    def find(self, logits: Any, view: View) -> Box | None:
         """That box alone; see `paste.paste_box`."""
         ...
 
-    def device_mask(self, logits: NDArray[np.float32], view: View, out: Any = None) -> Any:
-        """The mask of some logits, (h', w'), of a view, in the memory of the GPU that the image is on."""
+    def device_mask(self, logits: Any, view: View, out: Any = None) -> Any:
+        """The mask of some logits, in the memory of the GPU that the image is on."""
         ...
 
 
 class HostPixels:
-    """An image in host memory; the `Pixels` of a NumPy array."""
+    """An image in host memory; the `Pixels` of a NumPy array. Logits are (h', w'), the view's valid part."""
 
     def __init__(self, image: NDArray[np.uint8], pad: Sequence[float], threshold: float) -> None:
         """See `image.as_rgb`; pad: RGB of the padding, each in [0, 1]; threshold: of the mask, in (0, 1)."""
         self._image, self._pad, self._threshold = as_rgb(image), pad, threshold
         self.image_size = image_size(self._image)
+        self._masks = MaskMemory((self.image_size[1], self.image_size[0]))
 
     def crop(self, view: View) -> NDArray[np.float32]:
         """See `Pixels`."""
         return encode.image_tensor(self._image, view, self._pad)
 
+    def decode(
+        self,
+        backend: Backend,
+        features: Features,
+        clicks: NDArray[np.float32],
+        previous: NDArray[np.float32] | DeviceArray | None,
+        view: View,
+    ) -> NDArray[np.float32]:
+        """See `Pixels`; read-only."""
+        width, height = view.valid_size
+        logits = backend.decode(features, clicks, previous)
+        valid = logits[0, 0, :height, :width].astype(np.float32)  # a copy: the padding is not kept
+        valid.setflags(write=False)
+        return valid
+
+    def previous_mask(
+        self, logits: NDArray[np.float32] | None, old: View | None, new: View
+    ) -> NDArray[np.float32]:
+        """See `Pixels`."""
+        tensor, valid = encode.blank_previous(new)
+        if logits is None or old is None:
+            valid[:] = 0
+        elif old == new:
+            encode.sigmoid(logits, out=valid)
+        else:
+            encode.resample_probability(encode.sigmoid(logits), old, new, out=valid)
+        return tensor
+
+    def probability(self, logits: NDArray[np.float32], view: View) -> NDArray[np.float32]:
+        """See `Pixels`."""
+        return paste.paste_probability(logits, view, self.image_size)
+
     def paint(self, logits: NDArray[np.float32], view: View) -> Painted:
         """See `Pixels`."""
-        return paste.paste_with_box(logits, view, self.image_size, self._threshold)
+        return paste.paste_with_box(logits, view, self.image_size, self._threshold, self._masks)
 
     def find(self, logits: NDArray[np.float32], view: View) -> Box | None:
         """See `Pixels`."""

@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from . import encode
 from .clicks import Click
 from .crop import CropPolicy, next_box
@@ -138,12 +136,9 @@ class Predictor:
         spec = self._manifest.input
         tensor = encode.clicks_tensor(clicks, view, encode.click_slots(len(clicks), spec.max_clicks))
         kept = self._kept(state)
-        previous = previous_mask(state, view, kept and kept.mask) if spec.previous_mask else None
-        logits = self._backend.decode(self._features(view, local), tensor, previous)
-        width, height = view.valid_size
-        valid = logits[0, 0, :height, :width].astype(np.float32)  # a copy: the padding is not kept
-        valid.setflags(write=False)
-        return State(clicks, state.initial, view, valid, state)
+        told = previous_mask(state, view, self._pixels, kept and kept.mask) if spec.previous_mask else None
+        logits = self._pixels.decode(self._backend, self._features(view, local), tensor, told, view)
+        return State(clicks, state.initial, view, logits, state)
 
     def _features(self, view: View, local: bool) -> Features:
         return self._crops.features(view, local and self._manifest.has_local_network)

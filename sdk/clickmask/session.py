@@ -31,10 +31,12 @@ class Session:
 
     **The image is not copied** when it is C-contiguous (H, W, 3) uint8: do not change its pixels while the
     session lives, since later crops are cut from it and `to_json` hashes it (pass `image.copy()` if you
-    must). Beyond the image a session holds the current mask (1 byte per pixel), the network's features of
-    recent crops (all sessions of the segmenter share `crops_bytes`), and for each click in force or to be
-    undone its logits (4 bytes per network pixel, once however many operations share it). `history.HISTORY`
-    and `HISTORY_BYTES` bound what can be undone; the clicks in force are always kept.
+    must). Beyond the image a session holds the current mask and the memory of one before it (1 byte per pixel
+    each), the network's features of recent crops (all sessions of the segmenter share `crops_bytes`), and for
+    each click in force or to be undone its logits (4 bytes per network pixel, once however many operations
+    share it). `history.HISTORY` and `HISTORY_BYTES` bound what can be undone; the clicks in force are always
+    kept. Where the image is on a GPU, given there or copied there, so are features and logits; the current
+    mask is on the host.
 
     **Prefetch.** Unless switched off, the image is encoded in the background when the session begins, and
     after each call the crop that the next click will want (`Segmenter.session`). Masks do not depend on it.
@@ -234,7 +236,7 @@ class Session:
             state = self._history.now
             if state.view is None or state.logits is None:
                 return self._predictor.mask(state).astype(np.float32)
-        return paste.paste_probability(state.logits, state.view, self._image_size)
+        return self._pixels.probability(state.logits, state.view)
 
     def device_mask(self, out: Any = None) -> Any:
         """The mask now, left on the GPU that the session's image is on; nothing is kept of it.
@@ -243,7 +245,7 @@ class Session:
             out: (H, W) bool or uint8 array on that GPU to fill with 0 and 1; None for a new one.
 
         Returns:
-            `out`; or (H, W) bool with `__cuda_array_interface__`.
+            `out`; or (H, W) bool with `__cuda_array_interface__` and DLPack.
 
         Raises:
             InvalidInputError: the image is in host memory, or `out` is no such array.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from .paste import Painted
 from .view import Box, View
 
 if TYPE_CHECKING:
+    from .backends.cuda_memory import DeviceArray
     from .pixels import Pixels
 
 
@@ -26,21 +27,21 @@ class State:
         clicks: all clicks, in order.
         initial: the mask the session was started from, as run lengths; None for none.
         view: where the network looked for the newest click; None before the first.
-        logits: (h', w') float32, read-only, the valid part of the network's output there; likewise None.
+        logits: the network's output there, as `Pixels.decode` gave it, where the image is; likewise None.
         before: the state that the newest click was made on; None before the first.
     """
 
     clicks: tuple[Click, ...] = ()
     initial: Rle | None = None
     view: View | None = None
-    logits: NDArray[np.float32] | None = None
+    logits: Any = None
     before: State | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes held beyond those of `before`: the logits, or before the first click the initial mask."""
         if self.logits is not None:
-            return self.logits.nbytes
+            return int(self.logits.nbytes)
         return len(self.initial["counts"]) if self.initial else 0
 
 
@@ -69,25 +70,22 @@ def _box_of(mask: Mask) -> Box | None:
     return Box(*found) if found else None
 
 
-def previous_mask(state: State, view: View, mask: Mask | None = None) -> NDArray[np.float32]:
+def previous_mask(
+    state: State, view: View, pixels: Pixels, mask: Mask | None = None
+) -> NDArray[np.float32] | DeviceArray:
     """What the network is told of a state when it looks at a view.
 
     Args:
         state: the state before the click.
         view: where the network will look.
+        pixels: of the image.
         mask: the state's, where it is painted anyhow: an initial one is then not decoded again.
 
     Returns:
         (1, 1, S, S) float32 in [0, 1]; zeros without clicks and initial mask.
     """
+    if state.logits is not None or state.initial is None:
+        return pixels.previous_mask(state.logits, state.view, view)
     tensor, valid = encode.blank_previous(view)
-    if state.view is not None and state.logits is not None:
-        if state.view == view:
-            encode.sigmoid(state.logits, out=valid)
-        else:
-            encode.resample_probability(encode.sigmoid(state.logits), state.view, view, out=valid)
-    elif state.initial is not None:
-        valid[:] = encode.mask_probability(rle_decode(state.initial) if mask is None else mask, view)
-    else:
-        valid[:] = 0
+    valid[:] = encode.mask_probability(rle_decode(state.initial) if mask is None else mask, view)
     return tensor

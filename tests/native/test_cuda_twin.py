@@ -60,7 +60,7 @@ def test_it_loads_without_a_gpu(cuda_library):
     options = _as_struct(DiffusionOptions.from_spec(describe_diffusion(PAPER)))
     assert cuda_library.clickmask_cuda_affinity_bytes(ctypes.byref(options), 30, 40) == 30 * 40 * (4 + 2 * 32)
     assert cuda_library.clickmask_cuda_scratch_bytes(30, 40) == 30 * 40 * 2 * 4
-    assert cuda_library.clickmask_view_abi() == 3
+    assert cuda_library.clickmask_view_abi() == 4
     options.dilation_count = 9
     assert cuda_library.clickmask_cuda_affinity_bytes(ctypes.byref(options), 30, 40) == 0
 

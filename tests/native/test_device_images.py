@@ -22,6 +22,7 @@ from device_machines import (
     assert_crops,
     backend_of,
     logits_on,
+    padded,
     picture,
     pixels_of,
 )
@@ -40,7 +41,7 @@ from clickmask.view import Box, View
 
 def test_a_host_image_is_copied_to_the_device_once(double: Double, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_pixels, "view_kernels", lambda: double.kernels)
-    backend, image = backend_of(takes_device_arrays=True), picture()
+    backend, image = backend_of(), picture()
     pixels = session_pixels(image, backend)
     assert isinstance(pixels, UploadedPixels)
     assert session_sha256(pixels) == image_sha256(image)
@@ -59,7 +60,7 @@ def test_host_images_leave_a_quarter_of_the_device_to_networks(
     double: Double, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device_pixels, "view_kernels", lambda: double.kernels)
-    backend, image = backend_of(takes_device_arrays=True), picture()
+    backend, image = backend_of(), picture()
     double.fake.memory_limit = 4 * image.nbytes
     taken = [session_pixels(image, backend) for _ in range(5)]
     assert [isinstance(pixels, UploadedPixels) for pixels in taken] == [True] * 3 + [False] * 2
@@ -78,7 +79,7 @@ def test_a_host_image_stays_where_it_cannot_be_copied(
     else:
         monkeypatch.setattr(device_pixels, "view_kernels", lambda: double.kernels)
         double.fake.memory_limit = 1000
-    pixels = session_pixels(picture(), backend_of(takes_device_arrays=True))
+    pixels = session_pixels(picture(), backend_of())
     np.testing.assert_array_equal(pixels.crop(OLD), encode.image_tensor(picture(), OLD, PAD))
 
 
@@ -88,20 +89,24 @@ def test_the_image_is_not_copied_and_lives_as_long_as_its_pixels(double: Double)
     assert pixels.holds is array
     assert double.fake.live("device") == 0
     array.memory[:] = 0  # seen, as it is the same memory
-    assert not pixels.crop(View(Box(0, 0, 64, 64), 64)).any()
+    assert not double.host(pixels.crop(View(Box(0, 0, 64, 64), 64))).any()
 
 
 def test_work_that_fills_an_image_is_waited_for(double: Double) -> None:
     stream, image = double.cuda.new_stream(), np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     double.fake.put(stream, lambda: np.copyto(image, picture()))
-    assert_crops(pixels_of(double, double.foreign(image, int(stream))), picture())
+    assert_crops(double, pixels_of(double, double.foreign(image, int(stream))), picture())
 
 
 def test_streams_and_memory_are_given_back(double: Double) -> None:
     pixels = pixels_of(double)
+    logits = double.device(padded(logits_on(OLD), OLD))
     pixels.crop(NEW)
-    kept = pixels.device_mask(logits_on(OLD), OLD)
-    assert (double.fake.live("stream"), double.fake.live("pinned")) == (1, 2)
+    pixels.previous_mask(logits, OLD, NEW)
+    pixels.paint(logits, OLD)
+    kept = pixels.device_mask(logits, OLD)
+    del logits
+    assert (double.fake.live("stream"), double.fake.live("pinned")) == (1, 1)
     del pixels
     gc.collect()
     assert (double.fake.live("stream"), double.fake.live("pinned")) == (0, 0)
@@ -170,6 +175,17 @@ def test_a_machine_that_cannot_is_told_what_to_do(
     for name in ("cuda", "cuda.bindings"):  # which another test may have imported
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(BackendUnavailableError, match=message):
+        device_pixels.device_pixels(Foreign(picture(), None), backend)
+
+
+def test_a_backend_that_takes_host_arrays_takes_no_image_on_a_gpu(
+    double: Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert double
+    monkeypatch.setattr(cuda_device, "host_facts", lambda: HERE)
+    backend = backend_of()
+    backend.takes_device_arrays = False
+    with pytest.raises(BackendUnavailableError, match="fake, which takes host arrays; pass a NumPy array"):
         device_pixels.device_pixels(Foreign(picture(), None), backend)
 
 

@@ -1,17 +1,17 @@
-"""Crops and masks on a device, on a double of CUDA and on a GPU: those that the host makes."""
+"""Crops, previous masks and masks on a device, on a double of CUDA and on a GPU: as the host makes them."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from device_machines import (
     HEIGHT,
-    HERE,
     NEW,
     OLD,
     PAD,
@@ -20,18 +20,16 @@ from device_machines import (
     Double,
     assert_crops,
     logits_on,
+    padded,
     picture,
     pixels_of,
 )
 
 from clickmask import encode, paste
-from clickmask.backends import cuda_device, device_pixels
-from clickmask.backends.cuda_memory import DeviceArray
-from clickmask.backends.fake import FakeBackend, fake_manifest
-from clickmask.bundle import Bundle
+from clickmask.backends.cuda_memory import DeviceArray, DevicePool
 from clickmask.errors import BackendError, InvalidInputError
 from clickmask.mask import mask_box
-from clickmask.segmenter import Segmenter
+from clickmask.pixels import HostPixels
 from clickmask.view import Box, View
 
 
@@ -53,12 +51,12 @@ def test_images_are_cropped_where_they_are(machine: Any, layout: str) -> None:
         )
     pixels = pixels_of(machine, given)
     assert pixels.image_size == (WIDTH, HEIGHT)
-    assert_crops(pixels, np.repeat(rgb[..., :1], 3, axis=2) if layout == "grey" else rgb)
+    assert_crops(machine, pixels, np.repeat(rgb[..., :1], 3, axis=2) if layout == "grey" else rgb)
 
 
 def test_the_mask_is_what_the_host_makes(machine: Any) -> None:
     pixels, logits = pixels_of(machine), logits_on(OLD)
-    mask = pixels.device_mask(logits, OLD)
+    mask = pixels.device_mask(machine.device(padded(logits, OLD)), OLD)
     assert (mask.__cuda_array_interface__["typestr"], mask.shape) == ("|b1", (HEIGHT, WIDTH))
     near = np.abs(paste.paste_probability(logits, OLD, (WIDTH, HEIGHT)) - THRESHOLD) < 1e-5
     expected = paste.paste_with_box(logits, OLD, (WIDTH, HEIGHT), THRESHOLD).mask
@@ -69,7 +67,7 @@ def test_the_mask_is_what_the_host_makes(machine: Any) -> None:
 def test_a_mask_for_the_host_comes_as_bits_and_is_the_one_on_the_device(machine: Any, shift: float) -> None:
     pixels = pixels_of(machine)
     for view in (OLD, NEW, View(Box(7, 3, 20, 9), 64)):
-        logits = logits_on(view) + np.float32(shift)
+        logits = machine.device(padded(logits_on(view) + np.float32(shift), view))
         mask, box, _ = pixels.paint(logits, view)
         assert (mask.shape, mask.dtype) == ((HEIGHT, WIDTH), np.bool_)
         np.testing.assert_array_equal(mask, machine.host(pixels.device_mask(logits, view)))
@@ -77,50 +75,150 @@ def test_a_mask_for_the_host_comes_as_bits_and_is_the_one_on_the_device(machine:
         assert box == pixels.find(logits, view) == (Box(*tight) if tight else None)
 
 
-def test_crops_stay_on_the_device_for_a_backend_that_takes_them_there(machine: Any) -> None:
-    pixels, image = pixels_of(machine, takes_device_arrays=True), picture()
+def test_crops_stay_on_the_device_and_are_not_overwritten(machine: Any) -> None:
+    pixels, image = pixels_of(machine), picture()
     crops = {view: pixels.crop(view) for view in (OLD, NEW)}
     for view, found in crops.items():
         assert isinstance(found, DeviceArray)
         assert np.abs(machine.host(found) - encode.image_tensor(image, view, PAD)).max() < 1.01 / 255
 
 
+FINE, COARSE = View(Box(60, 50, 80, 66), 96), View(Box(0, 0, WIDTH, HEIGHT), 64)
+SIDE = View(Box(80, 0, WIDTH, HEIGHT), 64)
+MOVES = {
+    "nowhere": (None, OLD),
+    "stays": (NEW, NEW),
+    "closer": (OLD, NEW),
+    "further": (NEW, OLD),
+    "much further": (FINE, COARSE),
+    "aside": (NEW, SIDE),
+    "apart": (FINE, SIDE),
+}
+
+
+@pytest.mark.parametrize("coordinates", ["half_pixel", "public"])
+@pytest.mark.parametrize("fit", ["letterbox", "squash"])
+@pytest.mark.parametrize("move", MOVES)
+def test_the_previous_mask_is_what_the_host_makes(
+    machine: Any, move: str, fit: Any, coordinates: Any
+) -> None:
+    old, new = (view and replace(view, fit=fit, coordinates=coordinates) for view in MOVES[move])
+    assert new is not None
+    pixels, host = pixels_of(machine), HostPixels(picture(), PAD, THRESHOLD)
+    logits = None if old is None else logits_on(old)
+    given = None if logits is None or old is None else machine.device(padded(logits, old))
+
+    found = machine.host(pixels.previous_mask(given, old, new))
+
+    expected = host.previous_mask(logits, old, new)
+    assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
+    assert (found == 0).tolist() == (expected == 0).tolist()
+    assert (expected > 0).any() == (move not in ("nowhere", "apart"))
+
+
+def test_the_probability_comes_to_the_host_when_asked_for(machine: Any) -> None:
+    pixels, logits = pixels_of(machine), logits_on(NEW)
+    found = pixels.probability(machine.device(padded(logits, NEW)), NEW)
+    np.testing.assert_array_equal(found, paste.paste_probability(logits, NEW, (WIDTH, HEIGHT)))
+
+
+def test_memory_on_the_device_does_not_grow_with_the_number_of_crops(double: Double) -> None:
+    pixels = pixels_of(double)
+
+    def look(view: View) -> None:
+        logits = double.device(padded(logits_on(view), view))
+        pixels.crop(view)
+        pixels.paint(logits, view)
+        pixels.previous_mask(logits, view, OLD)
+
+    look(View(Box(0, 0, 30, 30), 64))
+    blocks = double.fake.live("device")
+    for side in range(31, 60):
+        look(View(Box(0, 0, side, side), 64))
+
+    assert double.fake.live("device") == blocks
+
+
+def test_idle_sessions_do_not_keep_what_they_worked_in(double: Double) -> None:
+    logits = double.device(padded(logits_on(OLD), OLD))
+    sessions = [pixels_of(double) for _ in range(6)]
+    live = []
+    for pixels in sessions:
+        pixels.crop(NEW)
+        pixels.paint(logits, OLD)
+        pixels.previous_mask(logits, OLD, NEW)
+        live.append(double.fake.live("device"))
+    assert set(live) == {live[0]}
+    del sessions[1:], pixels
+    assert_crops(double, sessions[0], picture())
+
+
+def test_memory_of_a_call_that_fails_is_not_used_again_before_its_work_is_done(
+    double: Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels, unfinished = pixels_of(double), []
+    logits = double.device(padded(logits_on(OLD), OLD))
+    give = DevicePool.give
+
+    def watched(pool: DevicePool, pointer: int, nbytes: int) -> None:
+        unfinished.append(sum(len(stream.work) for stream in double.fake.streams.values()))
+        give(pool, pointer, nbytes)
+
+    def broken(*_: Any) -> Any:
+        raise BackendError("no pinned memory")
+
+    monkeypatch.setattr(DevicePool, "give", watched)
+    monkeypatch.setattr(pixels._pinned, "array", broken)
+    with pytest.raises(BackendError, match="no pinned memory"):
+        pixels.paint(logits, OLD)
+    gc.collect()
+    assert unfinished == [0]
+
+
 @pytest.mark.parametrize("dtype", [np.bool_, np.uint8])
 def test_a_mask_is_written_into_an_array_of_the_application(machine: Any, dtype: Any) -> None:
-    pixels, logits = pixels_of(machine), logits_on(NEW)
+    pixels, logits = pixels_of(machine), machine.device(padded(logits_on(NEW), NEW))
     out = machine.foreign(np.full((HEIGHT, WIDTH), 1, dtype))
     assert pixels.device_mask(logits, NEW, out) is out
     np.testing.assert_array_equal(machine.host(out) != 0, machine.host(pixels.device_mask(logits, NEW)))
 
 
 def test_masks_already_given_stay_as_they_are(double: Double) -> None:
-    pixels, logits = pixels_of(double), logits_on(OLD)
-    first = pixels.device_mask(logits, OLD)
+    pixels, logits = pixels_of(double), padded(logits_on(OLD), OLD)
+    first = pixels.device_mask(double.device(logits), OLD)
     kept = double.host(first)
-    pixels.device_mask(-logits, OLD)
+    pixels.device_mask(double.device(-logits), OLD)
     np.testing.assert_array_equal(double.host(first), kept)
 
 
 def test_threads_share_the_pixels_of_an_image(double: Double) -> None:
     pixels, image = pixels_of(double), picture()
-    arrays = [sign * logits_on(OLD) for sign in (1, -1)]
+    arrays = [double.device(sign * padded(logits_on(OLD), OLD)) for sign in (1, -1)]
     expected = [double.host(pixels.device_mask(logits, OLD)) for logits in arrays]
 
     def work(number: int) -> None:
         for _ in range(5):
             mask = pixels.device_mask(arrays[number % 2], OLD)
             np.testing.assert_array_equal(double.host(mask), expected[number % 2])
-            assert_crops(pixels, image)
+            assert_crops(double, pixels, image)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(4)))
 
 
 def test_logits_of_another_view_and_masks_of_another_size_are_refused(double: Double) -> None:
-    pixels, logits = pixels_of(double), logits_on(OLD)
-    for wrong in (logits[:-1], logits.astype(np.float64), np.zeros((64, 64), np.float32)):
-        with pytest.raises(InvalidInputError, match="float32 of this view"):
-            pixels.device_mask(wrong, OLD)
+    pixels, logits = pixels_of(double), double.device(padded(logits_on(OLD), OLD))
+    for wrong in (
+        logits_on(OLD),
+        double.device(padded(logits_on(NEW), NEW)),
+        double.device(np.zeros((1, 1, 64, 64))),
+    ):
+        for use in (pixels.device_mask, pixels.paint, pixels.find, pixels.probability):
+            with pytest.raises(InvalidInputError, match="for this view"):
+                use(wrong, OLD)
+        with pytest.raises(InvalidInputError, match="for this view"):
+            pixels.previous_mask(wrong, OLD, NEW)
     with pytest.raises(InvalidInputError, match="out: expected the image's shape"):
         pixels.device_mask(logits, OLD, double.foreign(np.zeros((5, 5), np.bool_)))
 
@@ -130,24 +228,4 @@ def test_a_view_off_the_image_raises_and_the_next_call_works(double: Double) -> 
     pixels = pixels_of(double)
     with pytest.raises(BackendError, match="view inside the image"):
         pixels.crop(View(Box(100, 100, 300, 300), 64))
-    assert_crops(pixels, picture())
-
-
-def test_a_session_on_a_gpu_image_is_the_session_on_the_host_image(
-    double: Double, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cuda_device, "host_facts", lambda: HERE)
-    monkeypatch.setattr(device_pixels, "view_kernels", lambda: double.kernels)
-    manifest = fake_manifest(encodes_once=True, crop={"kind": "fbrs", "start_click": 2, "min_size": 40})
-    segmenter = Segmenter(Bundle(Path("nowhere"), manifest), FakeBackend(manifest))
-    segmenter.backend.device = "cuda"
-    image = picture()
-    on_gpu, on_host = segmenter.session(double.foreign(image)), segmenter.session(image)
-    for click in ((70, 60, True), (80, 50, True), (20, 20, False)):
-        np.testing.assert_array_equal(on_gpu.click(*click), on_host.click(*click))
-        assert on_gpu.crop == on_host.crop
-    out = double.foreign(np.full((HEIGHT, WIDTH), 7, np.uint8))
-    assert on_gpu.device_mask(out=out) is out
-    near = np.abs(on_host.probability - manifest.threshold) < 1e-5
-    assert ((out.memory != 0) == on_host.mask)[~near].all()
-    assert out.memory.max() == 1
+    assert_crops(double, pixels, picture())

@@ -170,6 +170,13 @@ def test_images_of_any_strides_give_the_same_crop(memory: Any, layout: str) -> N
     np.testing.assert_array_equal(crop(memory, view, kept, strides, offset), crop(memory, view, image))
 
 
+def padded(logits: np.ndarray, view: View) -> np.ndarray:
+    """(S, S), as a network gives them, with NaN where nobody may look."""
+    whole = np.full((view.size, view.size), np.nan, np.float32)
+    whole[: logits.shape[0], : logits.shape[1]] = logits
+    return whole
+
+
 def logits_of(view: View, seed: int) -> np.ndarray:
     """The network's output on the view's valid part."""
     random = np.random.default_rng(seed)
@@ -182,7 +189,7 @@ def logits_of(view: View, seed: int) -> np.ndarray:
 @pytest.mark.parametrize("view", VIEWS, ids=view_id)
 def test_packed_the_mask_is_the_same(memory: Any, view: View) -> None:
     logits, box = logits_of(view, 4), view.box
-    held, out = memory.put(logits), memory.empty(IMAGE_SIZE[::-1], np.uint8)
+    held, out = memory.put(padded(logits, view)), memory.empty(IMAGE_SIZE[::-1], np.uint8)
     bits = memory.empty((box.height, (box.width + 7) // 8), np.uint8)
     memory.kernels.paste(view, memory.address(held), IMAGE_SIZE, 0.5, memory.address(out), memory.stream)
     memory.kernels.bits(view, memory.address(held), 0.5, memory.address(bits), memory.stream)
@@ -194,7 +201,7 @@ def test_packed_the_mask_is_the_same(memory: Any, view: View) -> None:
 def test_a_mask_is_pasted(memory: Any, view: View) -> None:
     threshold = 0.5 if view.size == 64 else 0.3
     logits = logits_of(view, 3)
-    held, out = memory.put(logits), memory.empty(IMAGE_SIZE[::-1], np.uint8)
+    held, out = memory.put(padded(logits, view)), memory.empty(IMAGE_SIZE[::-1], np.uint8)
     memory.kernels.paste(
         view, memory.address(held), IMAGE_SIZE, threshold, memory.address(out), memory.stream
     )
@@ -204,6 +211,61 @@ def test_a_mask_is_pasted(memory: Any, view: View) -> None:
     near = np.abs(paste.paste_probability(logits, view, IMAGE_SIZE) - threshold) < 1e-5
     assert ((mask != 0) == paste.paste_with_box(logits, view, IMAGE_SIZE, threshold)[0])[~near].all()
     assert near.mean() < 1e-3
+
+
+def previous(memory: Any, logits: np.ndarray, old: View, new: View) -> np.ndarray:
+    held = memory.put(padded(logits, old))
+    scratch = memory.empty((old.size, new.size), np.float32)
+    out = memory.empty((new.size, new.size), np.float32)
+    where = (memory.address(held), old, new, memory.address(scratch), memory.address(out))
+    memory.kernels.previous(*where, memory.stream)
+    return memory.get(out)
+
+
+PAIRS = [
+    (old, new) for old in VIEWS for new in VIEWS if (old.fit, old.coordinates) == (new.fit, new.coordinates)
+]
+
+
+@pytest.mark.parametrize("coordinates", ["half_pixel", "public"])
+@pytest.mark.parametrize("fit", ["letterbox", "squash"])
+def test_a_previous_mask_is_the_hosts_whichever_way_the_crop_moved(
+    memory: Any, fit: str, coordinates: str
+) -> None:
+    for old, new in PAIRS:
+        if (old.fit, old.coordinates) != (fit, coordinates):
+            continue
+        logits, (width, height) = logits_of(old, 5), new.valid_size
+        found = previous(memory, logits, old, new)
+        expected = encode.resample_probability(encode.sigmoid(logits), old, new)
+        np.testing.assert_allclose(
+            found[:height, :width], expected, rtol=0, atol=2e-6, err_msg=f"{old} {new}"
+        )
+        assert not found[height:].any()
+        assert not found[:, width:].any()
+
+
+def test_a_previous_mask_on_the_same_view_is_the_sigmoid(memory: Any) -> None:
+    view = View(Box(10, 60, 180, 100), 64)
+    logits, (width, height) = logits_of(view, 6), view.valid_size
+    logits[0, :3] = -200, 0, 200
+    exact = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    found = previous(memory, logits, view, view)[:height, :width]
+    np.testing.assert_allclose(found, exact, rtol=0, atol=2e-7)
+    assert found[0, :3].tolist() == [0, 0.5, 1]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=str)
+@pytest.mark.parametrize("place", [(0, 0), (4, 8), (69, 44)], ids=str)
+def test_one_value_that_is_not_finite_is_found(memory: Any, place: tuple[int, int], value: float) -> None:
+    values = np.random.default_rng(0).normal(size=(70, 45)).astype(np.float32)
+    values[3, 3], values[5, 5] = np.finfo(np.float32).max, np.finfo(np.float32).min
+    for wrong in (False, True):
+        if wrong:
+            values[place] = value
+        held, found = memory.put(values), memory.put(np.zeros(1, np.int32))
+        memory.kernels.find_not_finite(memory.address(held), 70, 45, memory.address(found), memory.stream)
+        assert memory.get(found).tolist() == [wrong]
 
 
 OFF_THE_IMAGE = [Box(150, 100, 200, 140), Box(-5, 0, 60, 60), Box(0, 100, 60, 141)]
@@ -234,6 +296,10 @@ def test_null_addresses_are_refused(on_host: HostMemory) -> None:
             on_host.kernels.paste(view, logits, IMAGE_SIZE, 0.5, out, 0)
         with pytest.raises(BackendError):
             on_host.kernels.bits(view, logits, 0.5, out, 0)
+        with pytest.raises(BackendError):
+            on_host.kernels.previous(logits, view, view, 1, out, 0)
+        with pytest.raises(BackendError):
+            on_host.kernels.find_not_finite(logits, 1, 1, out, 0)
 
 
 def test_a_library_of_another_version_is_refused(tmp_path: Path) -> None:
@@ -243,7 +309,7 @@ def test_a_library_of_another_version_is_refused(tmp_path: Path) -> None:
     source.write_text("int clickmask_view_abi(void) { return 99; }")
     library = tmp_path / "other.so"
     subprocess.run(["c++", "-x", "c", "-shared", "-fPIC", str(source), "-o", str(library)], check=True)
-    with pytest.raises(BackendUnavailableError, match="expected version 3"):
+    with pytest.raises(BackendUnavailableError, match="expected version 4"):
         ViewKernels(library)
     (tmp_path / "junk.so").write_bytes(b"junk")
     with pytest.raises(BackendUnavailableError, match="cmake"):

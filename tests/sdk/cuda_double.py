@@ -283,3 +283,16 @@ class FakeCuda:
 
     def cudaGraphExecDestroy(self, executable: Handle) -> None:
         executable.alive = False
+
+
+class LateKernels:
+    """Kernels for the processor, run when the stream is waited for."""
+
+    def __init__(self, kernels: Any, cuda: FakeCuda) -> None:
+        self.kernels, self.cuda = kernels, cuda
+
+    def __getattr__(self, name: str) -> Any:
+        def queued(*arguments: Any) -> None:
+            self.cuda.put(arguments[-1], lambda: getattr(self.kernels, name)(*arguments))
+
+        return queued

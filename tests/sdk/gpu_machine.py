@@ -19,13 +19,14 @@ from bundles import (
     make_bundle,
     read_manifest,
 )
-from cuda_double import FakeCuda
+from cuda_double import FakeCuda, LateKernels
 from onnxruntime_double import FakeOnnxRuntime
 from tensorrt_double import HOST, FakeTensorRt, pretend_gpu
 
-from clickmask.backends import cuda_device, open_backend
+from clickmask.backends import cuda_device, device_pixels, lane_backend, open_backend
 from clickmask.backends.lane_backend import LaneBackend
 from clickmask.bundle import load_bundle
+from clickmask.errors import BackendUnavailableError
 
 
 @dataclass
@@ -56,9 +57,17 @@ class Machine:
         return backend
 
 
-def pretended(monkeypatch: pytest.MonkeyPatch, folder: Path, runtime: str) -> Machine:
-    """Make this process believe that it is on a GPU box."""
+def pretended(monkeypatch: pytest.MonkeyPatch, folder: Path, runtime: str, kernels: Any = None) -> Machine:
+    """Make this process believe that it is on a GPU box, with compiled kernels only where some are given."""
+
+    def found() -> Any:
+        if kernels is None:
+            raise BackendUnavailableError("not built")
+        return LateKernels(kernels, trt.cuda)
+
     trt = pretend_gpu(monkeypatch)
+    for module in (device_pixels, lane_backend):
+        monkeypatch.setattr(module, "view_kernels", found)
     ort = FakeOnnxRuntime(trt.cuda)
     monkeypatch.setitem(sys.modules, "onnxruntime", ort.module)
     monkeypatch.setattr(cuda_device, "host_facts", lambda: HOST)

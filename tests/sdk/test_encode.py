@@ -13,6 +13,7 @@ from sessions import make_image, paste_reference, resize_reference
 from clickmask import encode, native_library, native_pixels
 from clickmask.clicks import Click
 from clickmask.errors import InvalidInputError
+from clickmask.pixels import HostPixels
 from clickmask.state import State, previous_mask
 from clickmask.view import Box, View
 
@@ -168,7 +169,8 @@ def test_the_previous_mask_fills_the_valid_part_and_pads_with_zero(box, earlier)
         before = View(earlier, 64)
         logits = np.full(before.valid_size[::-1], 1.5, np.float32)
         now = State((Click(3, 4),), view=before, logits=logits)
-    tensor = previous_mask(now, view)
+    pixels = HostPixels(make_image(40, 35), (0.5, 0.5, 0.5), 0.5)
+    tensor = previous_mask(now, view, pixels)
     assert (tensor.shape, tensor.dtype, tensor.flags.c_contiguous) == ((1, 1, 64, 64), np.float32, True)
     width, height = view.valid_size
     assert not tensor[0, 0, height:].any()

@@ -8,34 +8,50 @@ import numpy as np
 import pytest
 from sessions import CROP, make_image, make_segmenter
 
-from clickmask import encode, paste, pixels
+from clickmask import pixels
 from clickmask.errors import BackendUnavailableError, InvalidInputError, SessionStateError
 from clickmask.view import View
 
 
+class There:
+    """Logits that nobody but `Elsewhere` can look into."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array, self.nbytes = array, array.nbytes
+
+
 class Elsewhere:
-    """Stands for a GPU image: pixels that only these methods can reach."""
+    """Stands for a GPU image: pixels and logits that only these methods can reach."""
 
     def __init__(self, image: np.ndarray) -> None:
-        self._image = image
-        self.image_size = (image.shape[1], image.shape[0])
+        self._here = pixels.HostPixels(image, (0.5, 0.5, 0.5), 0.5)
+        self.image_size = self._here.image_size
 
     def crop(self, view: View) -> np.ndarray:
-        return encode.image_tensor(self._image, view, (0.5, 0.5, 0.5))
+        return self._here.crop(view)
 
-    def paint(self, logits: np.ndarray, view: View) -> Any:
-        return paste.paste_with_box(logits, view, self.image_size, 0.5)
+    def decode(self, *arguments: Any) -> There:
+        return There(self._here.decode(*arguments))
 
-    def find(self, logits: np.ndarray, view: View) -> Any:
-        return paste.paste_box(logits, view, 0.5)
+    def previous_mask(self, logits: There | None, old: View | None, new: View) -> np.ndarray:
+        return self._here.previous_mask(logits and logits.array, old, new)
 
-    def device_mask(self, logits: np.ndarray, view: View, out: Any = None) -> Any:
+    def probability(self, logits: There, view: View) -> np.ndarray:
+        return self._here.probability(logits.array, view)
+
+    def paint(self, logits: There, view: View) -> Any:
+        return self._here.paint(logits.array, view)
+
+    def find(self, logits: There, view: View) -> Any:
+        return self._here.find(logits.array, view)
+
+    def device_mask(self, logits: There, view: View, out: Any = None) -> Any:
         return ("mask", logits, view, out)
 
 
-def test_a_session_needs_no_more_of_an_image_than_size_crops_and_masks(monkeypatch) -> None:
+def test_a_session_looks_at_an_image_and_its_logits_through_pixels_alone(monkeypatch) -> None:
     image = make_image(300, 200)
-    segmenter = make_segmenter(crop=CROP)
+    segmenter = make_segmenter(crop=CROP, echo=True)
     plain = segmenter.session(image)
     with monkeypatch.context() as patch:
         patch.setattr("clickmask.session.pixels_of", lambda given, _: Elsewhere(given))
@@ -44,9 +60,14 @@ def test_a_session_needs_no_more_of_an_image_than_size_crops_and_masks(monkeypat
         session.device_mask()
     for click in ((100, 100), (140, 90), (250, 150)):
         np.testing.assert_array_equal(session.click(*click), plain.click(*click))
+        np.testing.assert_array_equal(session.probability, plain.probability)
+    for step in ("undo", "redo"):
+        np.testing.assert_array_equal(getattr(session, step)(), getattr(plain, step)())
+    np.testing.assert_array_equal(session.remove(1), plain.remove(1))
+    assert session.rle() == plain.rle()
     what, logits, view, out = session.device_mask("here")
     assert (what, view.box, out) == ("mask", session.crop, "here")
-    np.testing.assert_array_equal(logits, session._history.now.logits)
+    assert logits is session._history.now.logits
     with pytest.raises(InvalidInputError, match="an image in host memory"):
         session.to_json()
 

@@ -1,15 +1,10 @@
-"""TorchScript's CUDA path on the CPU: streams are always done, and CUDA graphs are recorded operations.
-
-What is captured is replayed operation by operation into the same memory, as CUDA does. Nothing here says
-anything of a real GPU.
-"""
+"""TorchScript's CUDA path on the CPU, on a double of torch.cuda. Nothing here tells of a real GPU."""
 
 from __future__ import annotations
 
 import ctypes
 import logging
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
@@ -22,7 +17,7 @@ from bundles import DIFFUSION, expected_diffusion, expected_logits, make_bundle,
 
 torch = pytest.importorskip("torch", reason="TorchScript needs torch")
 
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+from torch_double import FakeTorch  # noqa: E402
 
 from clickmask.backends import Features, torchscript  # noqa: E402
 from clickmask.backends.cuda_memory import DeviceArray  # noqa: E402
@@ -31,72 +26,6 @@ from clickmask.backends.torch_lane import TorchLane  # noqa: E402
 from clickmask.backends.torchscript import TorchScriptBackend  # noqa: E402
 from clickmask.bundle import load_bundle  # noqa: E402
 from clickmask.errors import BackendError  # noqa: E402
-
-
-class Recorded:
-    """A CUDA graph: operations with their arguments and results."""
-
-    def __init__(self, counts: Counter[str]) -> None:
-        self.operations: list[tuple[Any, Any, Any, Any]] = []
-        self.counts = counts
-
-    def replay(self) -> None:
-        self.counts["replay"] += 1
-        for function, arguments, options, result in self.operations:
-            again = function(*arguments, **options)
-            if isinstance(result, torch.Tensor) and again is not result:
-                result.copy_(again)
-
-
-class Recorder(TorchDispatchMode):
-    def __init__(self, graph: Recorded) -> None:
-        super().__init__()
-        self.graph = graph
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = function(*args, **(kwargs or {}))
-        self.graph.operations.append((function, args, kwargs or {}, result))
-        return result
-
-
-class FakeTorch:
-    """The part of torch that ``TorchLane`` uses, without CUDA."""
-
-    float32 = torch.float32
-    isfinite = staticmethod(torch.isfinite)
-    empty_like = staticmethod(torch.empty_like)
-
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self.refuses_capture = False
-        self.cuda = SimpleNamespace(
-            Stream=lambda _: SimpleNamespace(synchronize=lambda: self.counts.update(["synchronize"])),
-            graph_pool_handle=object,
-            CUDAGraph=lambda: Recorded(self.counts),
-            graph=self._graph,
-        )
-
-    def as_tensor(self, array: DeviceArray, device: str) -> Any:
-        """As of an object with `__cuda_array_interface__`: its memory, not a copy, and it is held."""
-        assert device == "cpu"
-        memory = (ctypes.c_ubyte * array.nbytes).from_address(array.pointer)
-        memory._held = array
-        return torch.frombuffer(memory, dtype=torch.float32).reshape(array.shape)
-
-    def empty(self, shape: Any, dtype: Any, pin_memory: bool) -> Any:
-        assert pin_memory
-        return torch.empty(shape, dtype=dtype)
-
-    @contextmanager
-    def _graph(self, graph: Recorded, pool: Any, stream: Any, capture_error_mode: str) -> Iterator[None]:
-        assert pool is not None
-        assert stream is not None
-        assert capture_error_mode == "thread_local"
-        if self.refuses_capture:
-            raise RuntimeError("operation not permitted when stream is capturing")
-        self.counts["capture"] += 1
-        with Recorder(graph):
-            yield
 
 
 @pytest.fixture
@@ -173,6 +102,41 @@ def test_images_on_the_device_are_taken_as_they_are(backend: Any) -> None:
     assert backend.encode(given[0]).tensors["image"].data_ptr() == given[0].pointer
 
 
+@pytest.mark.parametrize("warm", [False, True], ids=["cold", "warm"])
+def test_logits_stay_on_the_device_in_memory_of_their_own(backend: Any, warm: bool) -> None:
+    backend.takes_device_arrays = True
+    if warm:
+        backend.warmup()
+    kept = []
+    for seed, batch in enumerate((1, 3, 1)):
+        image, clicks, mask = prompt(batch, 64, seed=seed)
+        told = DeviceArray(mask.ctypes.data, mask.shape, "float32", mask)
+        logits = expected_logits(image, clicks, mask, encodes_once=True)
+        found = backend.decode_on_device(backend.encode(image), clicks, told)
+        kept.append((found, expected_diffusion(image, clicks, logits)))
+    for found, expected in kept:
+        assert len(found) == len(expected)
+        for one, item in zip(found, expected, strict=True):
+            assert (one.shape, one.dtype) == ((1, 1, 64, 64), "float32")
+            memory = (ctypes.c_ubyte * one.nbytes).from_address(one.pointer)
+            array = np.frombuffer(memory, np.float32).reshape(one.shape)
+            np.testing.assert_allclose(array[0], item, rtol=0, atol=2e-6)
+
+
+def test_of_logits_that_stay_only_a_flag_comes_to_the_host(
+    backend: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(*_: Any) -> Any:
+        raise AssertionError("brought to the host")
+
+    backend.takes_device_arrays = True
+    image, clicks, mask = prompt(1, 64)
+    features = backend.encode(image)
+    monkeypatch.setattr(TorchLane, "download", nothing)
+
+    assert len(backend.decode_on_device(features, clicks, mask)) == 1
+
+
 def test_features_are_not_overwritten_by_the_next_encode(backend: Any) -> None:
     backend.warmup()
     first, second = prompt(1, 64, seed=1), prompt(1, 64, seed=2)
@@ -222,6 +186,9 @@ def test_logits_that_are_not_finite_are_refused(backend: Any) -> None:
 
     with pytest.raises(BackendError, match="expected finite logits"):
         backend.decode(backend.encode(image), clicks, mask)
+    backend.takes_device_arrays = True
+    with pytest.raises(BackendError, match="expected finite logits"):
+        backend.decode_on_device(backend.encode(image), clicks, mask)
 
 
 def test_join_and_split(backend: Any) -> None:

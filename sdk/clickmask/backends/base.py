@@ -41,7 +41,8 @@ class Backend(ABC):
         pixel_diffusion: What does it: "native" (the fused kernel), "graph" (the bundle's) or "none".
         pixel_diffusion_reason: Why that; of the kernel, its instruction set.
         largest_batch: Most images B of a call; None for no limit.
-        takes_device_arrays: Whether ``encode`` takes images that are on the device already.
+        takes_device_arrays: Whether images and previous masks that are on the device already are taken there,
+            and ``decode_on_device`` leaves logits there.
     """
 
     artefact: Artefact | None = None
@@ -102,14 +103,15 @@ class Backend(ABC):
             return Features(tensors, "local_network" if local else "network", weights)
 
     def decode(
-        self, features: Features, clicks: np.ndarray, previous_mask: np.ndarray | None = None
+        self, features: Features, clicks: np.ndarray, previous_mask: np.ndarray | DeviceArray | None = None
     ) -> np.ndarray:
         """The step of each click; changes none of its inputs.
 
         Args:
             features: From this backend's ``encode``, for B images of side S.
             clicks: (B, M, 3) float32 rows (x, y, label), network pixels; 1 positive, 0 negative, -1 padding.
-            previous_mask: (B, 1, S, S) float32 probabilities in [0, 1]; None means all zero.
+            previous_mask: (B, 1, S, S) float32 probabilities in [0, 1]; None means all zero. A
+                ``DeviceArray``, complete, where ``takes_device_arrays``.
 
         Returns:
             Logits (B, 1, S, S) float32, all finite.
@@ -120,25 +122,41 @@ class Backend(ABC):
             BackendError: The runtime failed, or gave logits that are not finite.
         """
         feeds, dims = self._feeds(features, clicks, previous_mask)
-        self._check_batch(dims["B"])
         clicks = np.ascontiguousarray(clicks)
         with self._running():
-            logits = self._checked_run(features.graph, feeds, dims)["logits"]
-            if self.pixel_diffusion == "graph":
-                # Diffusion can turn NaN and infinity into certainty: they show before it. Nothing is waited
-                # for until both graphs are under way.
-                all_finite = self._guard(self._finite_later, logits)
-                last = {"image": features.tensors["image"], "clicks": clicks, "logits": logits}
-                diffused = self._checked_run("pixel_diffusion", last, dims)["diffused_logits"]
-                finite, result = self._guard(all_finite), self._guard(self._download, diffused)
-            else:
-                finite, result = True, self._guard(self._download, logits)
+            logits, looks = self._launch(features, clicks, feeds, dims)
+            finite, result = self._all(looks), self._guard(self._download, logits)
         # Not in there: what an error leaves in doubt is given up, and what warmup captured with it.
         if self._kernel is not None:  # it looks for NaN as it reads the logits
             return self._guard(diffusion.diffuse, features.affinities, result, clicks, self._threads)  # type: ignore[no-any-return]
-        if not (finite and np.isfinite(result).all()):
-            raise BackendError(f"{self.name} on {self.device}: expected finite logits, got NaN or infinity.")
+        self._check_finite(finite and bool(np.isfinite(result).all()))
         return result  # type: ignore[no-any-return]
+
+    def decode_on_device(
+        self, features: Features, clicks: np.ndarray, previous_mask: np.ndarray | DeviceArray | None = None
+    ) -> list[DeviceArray]:
+        """As ``decode``, but what comes to the host is only whether all is finite.
+
+        Returns:
+            The logits of each image, (1, 1, S, S) float32, complete and in memory of their own.
+
+        Raises:
+            InvalidInputError: As for ``decode``, or the backend has no device: not ``takes_device_arrays``.
+            BackendError: As for ``decode``.
+        """
+        if not self.takes_device_arrays:
+            raise InvalidInputError(
+                f"expected a backend whose arrays are on a GPU, got {self.name}; use decode."
+            )
+        feeds, dims = self._feeds(features, clicks, previous_mask)
+        clicks = np.ascontiguousarray(clicks)
+        with self._running():
+            logits, looks = self._launch(features, clicks, feeds, dims)
+            looks.append(self._guard(self._finite_later, "result", logits))
+            result: list[DeviceArray] = self._guard(self._leave, logits)
+            finite = self._all(looks)
+        self._check_finite(finite)
+        return result
 
     def join(self, parts: Sequence[Features]) -> Features:
         """Features of several ``encode`` calls, of one graph and side, as if of one; tensors are copied."""
@@ -195,6 +213,28 @@ class Backend(ABC):
     def _run(self, graph: str, feeds: dict[str, Any]) -> dict[str, Any]:
         """Run a graph: host arrays and own device arrays in by name, device arrays out by name."""
 
+    def _launch(
+        self, features: Features, clicks: np.ndarray, feeds: dict[str, Any], dims: dict[str, int]
+    ) -> tuple[Any, list[Callable[[], bool]]]:
+        """The result of all graphs, on the device, and looks for NaN that are under way.
+
+        Pixel Diffusion can turn NaN and infinity into certainty: they show before it. Nothing is waited for
+        until both graphs are under way.
+        """
+        logits = self._checked_run(features.graph, feeds, dims)["logits"]
+        if self.pixel_diffusion != "graph":
+            return logits, []
+        look = self._guard(self._finite_later, "logits", logits)
+        last = {"image": features.tensors["image"], "clicks": clicks, "logits": logits}
+        return self._checked_run("pixel_diffusion", last, dims)["diffused_logits"], [look]
+
+    def _all(self, looks: Sequence[Callable[[], bool]]) -> bool:
+        return all(self._guard(look) for look in looks)
+
+    def _check_finite(self, finite: bool) -> None:
+        if not finite:
+            raise BackendError(f"{self.name} on {self.device}: expected finite logits, got NaN or infinity.")
+
     def _check_batch(self, count: int) -> None:
         # Here, where a call has nothing yet: what fails inside gives up what it holds.
         if self.largest_batch is not None and count > self.largest_batch:
@@ -230,12 +270,19 @@ class Backend(ABC):
         """Copies of a device array's slices along its first axis, which stays, of length 1."""
         return [array[number : number + 1].copy() for number in range(len(array))]
 
-    def _finite_later(self, logits: Any) -> Callable[[], bool]:
-        """Begin to look for NaN and infinity; what is returned waits and tells whether there are none."""
-        return lambda: bool(np.isfinite(self._download(logits)).all())
+    def _leave(self, logits: Any) -> list[DeviceArray]:
+        """Logits of each image for callers, where ``takes_device_arrays``; of memory, see ``_items``."""
+        return self._items(logits)
+
+    def _finite_later(self, name: str, array: Any) -> Callable[[], bool]:  # noqa: ARG002 - of lanes
+        """Begin to look for NaN and infinity; what is returned waits and tells whether there are none.
+
+        Looks of different names go on side by side.
+        """
+        return lambda: bool(np.isfinite(self._download(array)).all())
 
     def _feeds(
-        self, features: Features, clicks: np.ndarray, previous_mask: np.ndarray | None
+        self, features: Features, clicks: np.ndarray, previous_mask: np.ndarray | DeviceArray | None
     ) -> tuple[dict[str, Any], dict[str, int]]:
         """What the graph of some features takes, by name, and the extents B, S and M."""
         if previous_mask is not None and not self.manifest.input.previous_mask:
@@ -249,7 +296,9 @@ class Backend(ABC):
                 f"features: expected affinities of {batch} image(s), as from this backend's encode, got "
                 f"{len(features.affinities)}."
             )
-        prompt, dims, feeds = {"clicks": clicks, "previous_mask": previous_mask}, {"B": batch, "S": size}, {}
+        dims: dict[str, int] = {"B": batch, "S": size}
+        prompt, feeds = {"clicks": clicks, "previous_mask": previous_mask}, {}
+        self._check_batch(batch)
         clicks = checked_input(TENSORS["clicks"], clicks, dims, self.manifest.input)
         for spec in self.manifest.graphs[features.graph].inputs:
             if spec.name == "clicks_by_label":
@@ -258,7 +307,8 @@ class Backend(ABC):
                 given = prompt[spec.name]
                 if given is None:
                     given = np.zeros((batch, 1, size, size), np.float32)
-                feeds[spec.name] = checked_input(spec, given, dims, self.manifest.input)
+                taken = self.takes_device_arrays and spec.name == "previous_mask"
+                feeds[spec.name] = checked_input(spec, given, dims, self.manifest.input, taken)
             elif spec.name in features.tensors:
                 feeds[spec.name] = features.tensors[spec.name]
             else:

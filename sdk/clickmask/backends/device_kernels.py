@@ -1,7 +1,7 @@
 """The compiled kernels between an image and the network: libclickmask_native_cuda's, called with addresses.
 
-Each call does what the function of `clickmask.encode` that it names does, on device memory, and returns at
-once: the work is queued on a stream.
+Each call does what the function that it names does, on device memory, and returns at once: the work is queued
+on a stream.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .. import encode
 from ..errors import BackendError, BackendUnavailableError
 from ..view import View
 
-_ABI = 3  # CLICKMASK_VIEW_ABI of the header that this file was written for
+_ABI = 4  # CLICKMASK_VIEW_ABI of the header that this file was written for
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 _NAME = ("" if sys.platform == "win32" else "lib") + "clickmask_native_cuda" + _SUFFIX
 _LIBRARY = Path(__file__).parents[1] / _NAME
@@ -44,10 +44,19 @@ class _View(ctypes.Structure):
     )
 
 
+class _Samples(ctypes.Structure):
+    _fields_ = (
+        ("start", ctypes.c_double),
+        ("step", ctypes.c_double),
+        *((name, ctypes.c_int32) for name in ("first", "last", "pixels", "cells")),
+    )
+
+
 class ViewKernels:
     """The functions of clickmask_view_pixels.h. Safe from many threads. `stream` is a cudaStream_t's address.
 
-    The arrays are C-contiguous and float32 but for what is said.
+    The arrays are C-contiguous and float32 but for what is said. Logits are (S, S), as the network gives
+    them; what of them is padding is not looked at.
     """
 
     def __init__(self, path: Path) -> None:
@@ -71,6 +80,9 @@ class ViewKernels:
         self._library.clickmask_view_paste.argtypes = paste
         bits = (struct, address, ctypes.c_float, address, address)
         self._library.clickmask_view_bits.argtypes = bits
+        previous = (address, number, struct, struct, address, address, number, address)
+        self._library.clickmask_view_previous.argtypes = previous
+        self._library.clickmask_find_not_finite.argtypes = (address, number, number, address, address)
 
     def crop(self, view: View, image: ImageStruct, pad: Sequence[float], out: int, stream: int) -> None:
         """`encode.image_tensor`: out (3, S, S).
@@ -88,7 +100,7 @@ class ViewKernels:
     def paste(
         self, view: View, logits: int, image_size: tuple[int, int], threshold: float, out: int, stream: int
     ) -> None:
-        """`paste.paste_mask`: logits of the view's valid part; out (H, W) bytes of 0 and 1.
+        """`paste.paste_with_box`: out (H, W) bytes of 0 and 1.
 
         Raises:
             BackendError: the view does not lie in the image, or the launch failed.
@@ -109,6 +121,30 @@ class ViewKernels:
         limit = _limit(view, threshold)
         _check(self._library.clickmask_view_bits(ctypes.byref(_view(view)), logits, limit, out, stream))
 
+    def previous(self, logits: int, old: View | None, new: View, scratch: int, out: int, stream: int) -> None:
+        """`HostPixels.previous_mask`: out (S, S), zeros where there is no old view.
+
+        `scratch` has room for the product of both sizes.
+
+        Raises:
+            BackendError: not such views, or the launch failed.
+        """
+        nowhere = encode.Samples()
+        across, down = encode.old_samples(old, new) if old else (nowhere, nowhere)
+        samples = (ctypes.byref(_samples(axis)) for axis in (down, across))
+        old_size = old.size if old else 1
+        _check(
+            self._library.clickmask_view_previous(logits, old_size, *samples, scratch, out, new.size, stream)
+        )
+
+    def find_not_finite(self, values: int, rows: int, columns: int, found: int, stream: int) -> None:
+        """Set an int32 that the device can write, such as pinned memory, to 1 for NaN and infinity.
+
+        Raises:
+            BackendError: no values, or the launch failed.
+        """
+        _check(self._library.clickmask_find_not_finite(values, rows, columns, found, stream))
+
 
 @functools.cache
 def view_kernels() -> ViewKernels:
@@ -128,6 +164,10 @@ def _view(view: View) -> _View:
     box, (width, height) = view.box, view.valid_size
     public = int(view.coordinates == "public")
     return _View(box.x0, box.y0, box.width, box.height, width, height, view.size, public)
+
+
+def _samples(axis: encode.Samples) -> _Samples:
+    return _Samples(axis.start, axis.step, axis.first, axis.last, axis.pixels, axis.cells)
 
 
 def _limit(view: View, threshold: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -13,6 +14,7 @@ from ..errors import BackendError
 from ..manifest import Manifest, TensorSpec
 from .cuda_memory import DeviceArray, DevicePool, PinnedArrays
 from .cuda_runtime import CudaRuntime
+from .device_kernels import ViewKernels
 from .programs import Program, Programs
 from .shapes import extents
 
@@ -35,6 +37,7 @@ class DeviceLane:
         open_programs: Callable[[Any], Programs],
         manifest: Manifest,
         pool: DevicePool,
+        kernels: ViewKernels | None = None,
     ) -> None:
         """Make streams; programs and buffers come with the first run that needs them.
 
@@ -43,8 +46,9 @@ class DeviceLane:
             open_programs: The runtime's graphs on a stream.
             manifest: The bundle's.
             pool: Where device memory comes from.
+            kernels: What looks for NaN on the device; without them the host does.
         """
-        self._cuda, self._manifest, self._pool = cuda, manifest, pool
+        self._cuda, self._manifest, self._pool, self._kernels = cuda, manifest, pool, kernels
         self.warming = False
         self._pinned = PinnedArrays(cuda)
         self._buffers: dict[tuple[str, int, int], DeviceArray] = {}
@@ -98,9 +102,28 @@ class DeviceLane:
         self._cuda.synchronize(self._stream)
         return pinned.copy()
 
-    def finite_later(self, array: DeviceArray) -> Callable[[], bool]:
-        """Copies an array beside what the stream does next; what is returned waits and looks at it."""
-        pinned = self._pinned.array("check", array.shape, array.dtype)
+    def finite_later(self, name: str, array: DeviceArray) -> Callable[[], bool]:
+        """Begins to look for NaN and infinity; what is returned waits and tells whether there are none.
+
+        Looks of different names go on side by side.
+        """
+        if self._kernels is None:
+            return self._finite_on_host(name, array)
+        # The device writes to it over the bus, and only if it finds any.
+        found = self._pinned.array(f"{name} not finite", (1,), "int32")
+        found[0] = 0
+        rows, columns = math.prod(array.shape[:-1]), array.shape[-1]
+        self._kernels.find_not_finite(array.pointer, rows, columns, found.ctypes.data, int(self._stream))
+
+        def all_finite() -> bool:
+            self._cuda.synchronize(self._stream)
+            return not found[0]
+
+        return all_finite
+
+    def _finite_on_host(self, name: str, array: DeviceArray) -> Callable[[], bool]:
+        """That without kernels: the array is copied beside what the stream does next."""
+        pinned = self._pinned.array(f"{name} to check", array.shape, array.dtype)
         self._cuda.follow(self._side, self._stream, self._event)
         self._cuda.copy(pinned.ctypes.data, array.pointer, array.nbytes, self._side)
 

@@ -1,7 +1,7 @@
-"""The pixels of one image in device memory: crops are cut and masks painted there.
+"""The pixels of one image in device memory: crops are cut, previous masks made and masks painted there.
 
-Crops stay there where the network takes them so. Masks come to the host as bits: an eighth of the bytes,
-which the host unpacks quicker than the bus would bring the rest.
+Of a click nothing comes to the host but the mask, as bits: an eighth of the bytes, and the host would go over
+them once more in either case, into the memory that the application gets.
 """
 
 from __future__ import annotations
@@ -9,23 +9,26 @@ from __future__ import annotations
 import ctypes
 import threading
 import weakref
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BackendError, InvalidInputError
+from .. import paste
+from ..errors import BackendError, BackendUnavailableError, InvalidInputError
 from ..image import image_sha256
 from ..paste import Painted
 from ..view import Box, View
-from .base import Backend
+from .base import Backend, Features
 from .cuda_device import cuda_device, cuda_runtime
-from .cuda_memory import DeviceArray, DevicePool, PinnedArrays
+from .cuda_memory import DeviceArray, PinnedArrays, given_array
 from .cuda_runtime import CudaRuntime
 from .device_arrays import ForeignArray, check_mask_target, foreign_array, image_strides, refuse_host_memory
 from .device_kernels import ImageStruct, ViewKernels, view_kernels
 from .host import split_device
+from .shared_pool import shared_pool
 
 
 def device_pixels(image: Any, backend: Backend) -> DevicePixels:
@@ -37,12 +40,16 @@ def device_pixels(image: Any, backend: Backend) -> DevicePixels:
 
     Raises:
         InvalidInputError: not such an image, or one on another device.
-        BackendUnavailableError: no GPU, no cuda-python, no compiled kernels, or a context other than the
-            device's primary one; the message says what to do.
+        BackendUnavailableError: no GPU, no cuda-python, no compiled kernels, a context other than the
+            device's primary one, or a backend that takes host arrays only; the message says what to do.
     """
     refuse_host_memory(image, "image")  # on every machine, with a GPU or without
     purpose, remedy = "an image in device memory", "pass a NumPy array"
     cuda = cuda_device(backend.device, purpose, remedy, "tensorrt")
+    if not backend.takes_device_arrays:
+        raise BackendUnavailableError(
+            f"expected a backend that takes {purpose}, got {backend.name}, which takes host arrays; {remedy}"
+        )
     return DevicePixels(image, cuda, view_kernels(), backend)
 
 
@@ -92,15 +99,15 @@ class DevicePixels:
             InvalidInputError: not such an image, or one on another device.
             BackendError: CUDA failed.
         """
-        self._cuda, self._pool, self._kernels = cuda, DevicePool(cuda), kernels
+        self._cuda, self._kernels = cuda, kernels
         manifest = backend.manifest
         self._pad, self._threshold = tuple(manifest.input.pad), manifest.threshold
-        self._crops_stay = backend.takes_device_arrays
-        self._pinned, self._copying = PinnedArrays(cuda), threading.Lock()
+        self._pinned, self._one_at_a_time = PinnedArrays(cuda), threading.Lock()
         with cuda.current():
+            self._shared = shared_pool(cuda)
+            self._pool = self._shared.pool
             self._stream = cuda.new_stream()
-            resources = (cuda, self._stream, self._pinned, self._pool)
-            weakref.finalize(self, _free, *resources).atexit = False
+            weakref.finalize(self, _free, cuda, self._stream, self._pinned).atexit = False
             foreign = self._taken(image, "image")
             strides = image_strides(foreign)
         self.holds = foreign.owner
@@ -108,24 +115,47 @@ class DevicePixels:
         self.image_size = (width, height)
         self._image = ImageStruct(foreign.pointer, (ctypes.c_int64 * 3)(*strides), height, width)
 
-    def crop(self, view: View) -> NDArray[np.float32] | DeviceArray:
-        """The network's image, as `encode.image_tensor` gives it.
-
-        Returns:
-            (1, 3, S, S) float32 RGB in [0, 1], on the device where the backend takes it so.
-        """
-        with self._cuda.current(), self._copying:
+    def crop(self, view: View) -> DeviceArray:
+        """The network's image, (1, 3, S, S) float32 RGB in [0, 1], as `encode.image_tensor` gives it."""
+        with self._working() as stream:
             out = self._pool.take((1, 3, view.size, view.size), "float32")
-            self._kernels.crop(view, self._image, self._pad, out.pointer, int(self._stream))
-            if self._crops_stay:
-                self._cuda.synchronize(self._stream)
-                return out
-            pinned = self._pinned.array("crop", out.shape, out.dtype)
-            self._cuda.copy(pinned.ctypes.data, out.pointer, out.nbytes, self._stream)
+            self._kernels.crop(view, self._image, self._pad, out.pointer, stream)
             self._cuda.synchronize(self._stream)
-            return pinned.copy()
+            return out
 
-    def paint(self, logits: NDArray[np.float32], view: View) -> Painted:
+    def decode(
+        self,
+        backend: Backend,
+        features: Features,
+        clicks: NDArray[np.float32],
+        previous: NDArray[np.float32] | DeviceArray | None,
+        view: View,
+    ) -> DeviceArray:
+        """Logits of the view, (1, 1, S, S) float32, the padding's among them."""
+        del view
+        return backend.decode_on_device(features, clicks, previous)[0]
+
+    def previous_mask(self, logits: DeviceArray | None, old: View | None, new: View) -> DeviceArray:
+        """What the network is told of `decode`'s logits on another view, (1, 1, S, S); see `Pixels`."""
+        given = 0 if logits is None or old is None else self._checked(logits, old).pointer
+        with self._working() as stream:
+            out = self._pool.take((1, 1, new.size, new.size), "float32")
+            scratch = self._pool.take((old.size if old else 1, new.size), "float32")
+            self._kernels.previous(given, old, new, scratch.pointer, out.pointer, stream)
+            self._cuda.synchronize(self._stream)
+            return out
+
+    def probability(self, logits: DeviceArray, view: View) -> NDArray[np.float32]:
+        """In host memory, to where the logits are copied; see `paste.paste_probability`."""
+        (width, height), given = view.valid_size, self._checked(logits, view)
+        with self._working():
+            pinned = self._pinned.array("logits", given.shape, given.dtype)
+            self._cuda.copy(pinned.ctypes.data, given.pointer, given.nbytes, self._stream)
+            self._cuda.synchronize(self._stream)
+            valid = pinned[0, 0, :height, :width].copy()
+        return paste.paste_probability(valid, view, self.image_size)
+
+    def paint(self, logits: DeviceArray, view: View) -> Painted:
         """The mask in host memory; see `paste.paste_with_box`."""
         box = view.box
         width, height = self.image_size
@@ -134,28 +164,28 @@ class DevicePixels:
         out[box.slices] = np.unpackbits(bits, axis=1, count=box.width).view(np.bool_)
         return Painted(out, _box_of(bits, view))
 
-    def find(self, logits: NDArray[np.float32], view: View) -> Box | None:
+    def find(self, logits: DeviceArray, view: View) -> Box | None:
         """The box of that mask; see `paste.paste_box`."""
         return _box_of(self._bits(logits, view), view)
 
-    def device_mask(self, logits: NDArray[np.float32], view: View, out: Any = None) -> Any:
+    def device_mask(self, logits: DeviceArray, view: View, out: Any = None) -> Any:
         """The mask in device memory.
 
         Args:
-            logits: (h', w') float32, the network's output on the view's valid part, in host memory.
+            logits: of `decode`.
             view: the view that they are on.
             out: (H, W) bool or uint8 on this device, C-contiguous and writable, to be filled with 0 and 1;
                 None for a new array.
 
         Returns:
-            `out`; or a new (H, W) bool array with `__cuda_array_interface__`.
+            `out`; or a new (H, W) bool array with `__cuda_array_interface__` and DLPack.
 
         Raises:
             InvalidInputError: `logits` or `out` is no such array.
         """
         with self._cuda.current():
             if out is None:
-                out = self._pool.take(self.image_size[::-1], "bool")
+                out = given_array(self._cuda, self.image_size[::-1], "bool")
                 self._paste(logits, view, out.pointer)
             else:
                 target = self._taken(out, "out")
@@ -163,37 +193,44 @@ class DevicePixels:
                 self._paste(logits, view, target.pointer)
         return out
 
-    # What follows is called with the device current.
+    @contextmanager
+    def _working(self) -> Iterator[int]:
+        """The stream, for the caller alone; after an error its work is done before memory is used again."""
+        with self._cuda.current(), self._one_at_a_time:
+            try:
+                yield int(self._stream)
+            except BaseException:
+                with suppress(BackendError):  # the first error is the one to tell
+                    self._cuda.synchronize(self._stream)
+                raise
 
-    def _paste(self, logits: NDArray[np.float32], view: View, out: int) -> None:
-        with self._copying:
-            given = self._upload(logits, view)
-            paint = (self.image_size, self._threshold, out, int(self._stream))
-            self._kernels.paste(view, given.pointer, *paint)
+    def _paste(self, logits: DeviceArray, view: View, out: int) -> None:
+        given = self._checked(logits, view)
+        with self._working() as stream:
+            self._kernels.paste(view, given.pointer, self.image_size, self._threshold, out, stream)
             self._cuda.synchronize(self._stream)
 
-    def _bits(self, logits: NDArray[np.float32], view: View) -> NDArray[np.uint8]:
+    def _bits(self, logits: DeviceArray, view: View) -> NDArray[np.uint8]:
         """The view's box of the mask, packed by rows, in host memory."""
-        with self._cuda.current(), self._copying:
-            given = self._upload(logits, view)
-            out = self._pool.take((view.box.height, (view.box.width + 7) // 8), "uint8")
-            self._kernels.bits(view, given.pointer, self._threshold, out.pointer, int(self._stream))
-            pinned = self._pinned.array("bits", out.shape, out.dtype)
-            self._cuda.copy(pinned.ctypes.data, out.pointer, out.nbytes, self._stream)
+        given, (width, height) = self._checked(logits, view), self.image_size
+        with self._working() as stream:
+            # as large for every box: the pool would keep a block of each size
+            out = self._pool.take((height * ((width + 7) // 8),), "uint8")
+            self._kernels.bits(view, given.pointer, self._threshold, out.pointer, stream)
+            pinned = self._pinned.array("bits", (view.box.height, (view.box.width + 7) // 8), "uint8")
+            self._cuda.copy(pinned.ctypes.data, out.pointer, pinned.nbytes, self._stream)
             self._cuda.synchronize(self._stream)
             return pinned.copy()
 
-    def _upload(self, logits: NDArray[np.float32], view: View) -> DeviceArray:
-        expected = view.valid_size[::-1]
-        if logits.shape != expected or logits.dtype != np.float32:
+    @staticmethod
+    def _checked(logits: DeviceArray, view: View) -> DeviceArray:
+        expected = (1, 1, view.size, view.size)
+        if not isinstance(logits, DeviceArray) or (logits.shape, logits.dtype) != (expected, "float32"):
             raise InvalidInputError(
-                f"logits: expected {expected} float32 of this view, but got {logits.shape} {logits.dtype}"
+                f"logits: expected a device array {expected} float32, as `decode` gives for this view, but "
+                f"got {type(logits).__name__} {getattr(logits, 'shape', '')}"
             )
-        given = self._pool.take(logits.shape, "float32")
-        pinned = self._pinned.array("logits", logits.shape, "float32")
-        np.copyto(pinned, logits)
-        self._cuda.copy(given.pointer, pinned.ctypes.data, given.nbytes, self._stream)
-        return given
+        return logits
 
     def _taken(self, array: Any, name: str) -> ForeignArray:
         """An array of another library, the work that fills it done."""
@@ -228,9 +265,7 @@ class UploadedPixels(DevicePixels):
                     f"expected a quarter of {total >> 20} MiB left free beside an image of "
                     f"{image.nbytes >> 20} MiB, got {free >> 20} MiB free"
                 )
-            pool = DevicePool(cuda)
-            held = pool.take(image.shape, "uint8")
-            pool.close()  # it has this one array, and frees it when that goes
+            held = given_array(cuda, image.shape, "uint8")
             cuda.upload(held.pointer, image.ctypes.data, held.nbytes)
         super().__init__(held, cuda, kernels, backend)
 
@@ -249,8 +284,7 @@ def _box_of(bits: NDArray[np.uint8], view: View) -> Box | None:
     return Box(x + int(columns[0]), y + int(rows[0]), x + int(columns[-1]) + 1, y + int(rows[-1]) + 1)
 
 
-def _free(cuda: CudaRuntime, stream: Any, pinned: PinnedArrays, pool: DevicePool) -> None:
+def _free(cuda: CudaRuntime, stream: Any, pinned: PinnedArrays) -> None:
     with suppress(BackendError), cuda.current():  # nobody is there to hear of it
         pinned.close()
-        pool.close()  # what is in use goes when its last user does
         cuda.free_stream(stream)

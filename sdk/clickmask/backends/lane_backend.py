@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import BackendError
+from ..errors import BackendError, BackendUnavailableError
 from ..manifest import Manifest
 from .base import Backend
 from .cuda_memory import DeviceArray, DevicePool
 from .cuda_runtime import CudaRuntime
+from .device_kernels import ViewKernels, view_kernels
 from .device_lane import DeviceLane
 from .diffusion import Choice
 from .lanes import Lanes
@@ -50,7 +51,10 @@ class LaneBackend(Backend):
         """
         super().__init__(name, device, reason, manifest, choice)
         self._cuda, self._pool = cuda, (pool := DevicePool(cuda))
-        self._lanes = Lanes(lambda: DeviceLane(cuda, open_programs, manifest, pool), lanes)
+        kernels: ViewKernels | None = None
+        with suppress(BackendUnavailableError):  # without the library the host looks for NaN
+            kernels = view_kernels()
+        self._lanes = Lanes(lambda: DeviceLane(cuda, open_programs, manifest, pool, kernels), lanes)
         # For an application that forgets to close; nothing in it leads back to this backend.
         self._forgotten = weakref.finalize(self, _free_quietly, cuda, self._lanes, pool)
         self._forgotten.atexit = False
@@ -101,8 +105,8 @@ class LaneBackend(Backend):
     def _download(self, array: DeviceArray) -> np.ndarray:
         return self._lane.download(array)
 
-    def _finite_later(self, logits: DeviceArray) -> Callable[[], bool]:
-        return self._lane.finite_later(logits)
+    def _finite_later(self, name: str, array: DeviceArray) -> Callable[[], bool]:
+        return self._lane.finite_later(name, array)
 
     def _run(self, graph: str, feeds: dict[str, Any]) -> dict[str, Any]:
         return self._lane.run(graph, feeds)

@@ -101,8 +101,8 @@ class OnnxRuntimePrograms:
         return OnnxRuntimeProgram(self, self._sessions[graph], next(self._numbers))
 
     def close(self) -> None:
-        """End the thread, then drop the sessions and the CUDA graphs in them."""
-        self._worker.shutdown()
+        """Have the thread end, and drop the sessions and their CUDA graphs; nothing is running any more."""
+        self._worker.shutdown(wait=False)  # a finaliser may run where joining a thread waits for ever
         self._sessions = {}
 
     def new_binding(

@@ -143,8 +143,12 @@ class TorchScriptBackend(Backend):
     def _download(self, array: Any) -> Any:
         return array.numpy() if self._lane is None else self._lane.download(array)
 
-    def _finite_later(self, logits: Any) -> Callable[[], bool]:
-        return super()._finite_later(logits) if self._lane is None else self._lane.finite_later(logits)
+    def _leave(self, logits: Any) -> list[DeviceArray]:
+        parts = self._items(logits)
+        return [DeviceArray(part.data_ptr(), tuple(part.shape), "float32", part) for part in parts]
+
+    def _finite_later(self, name: str, array: Any) -> Callable[[], bool]:
+        return super()._finite_later(name, array) if self._lane is None else self._lane.finite_later(array)
 
     def _stack(self, arrays: Sequence[Any]) -> Any:
         import torch
@@ -162,7 +166,8 @@ class TorchScriptBackend(Backend):
 
         spec, module = self.manifest.graphs[graph], self._modules[graph]
         arguments = [feeds[tensor.name] for tensor in spec.inputs]  # positional, in the manifest's order
-        tensors = tuple(self._upload(a) if isinstance(a, np.ndarray) else a for a in arguments)
+        given = (np.ndarray, DeviceArray)
+        tensors = tuple(self._upload(a) if isinstance(a, given) else a for a in arguments)
         outputs = module(*tensors) if self._lane is None else self._lane.run(graph, module, tensors)
         if isinstance(outputs, torch.Tensor):
             outputs = (outputs,)

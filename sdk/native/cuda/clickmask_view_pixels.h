@@ -1,7 +1,7 @@
 /* Pixels between an image and the network: a C interface that libclickmask_native_cuda has for device memory.
  *
- * Each function does what one of clickmask/encode.py or paste.py does, for a view (clickmask/view.py). Memory is the
- * caller's; calls only queue kernels on `stream`, a cudaStream_t, so that they can be captured in a CUDA graph. Results:
+ * Each function does what one of clickmask/encode.py, paste.py or pixels.py does, for a view (clickmask/view.py).
+ * Memory is the caller's; calls only queue kernels on `stream`, a cudaStream_t, so that they can be captured in a CUDA graph. Results:
  * clickmask_status, or 1000 + cudaError_t where a launch failed.
  */
 #ifndef CLICKMASK_VIEW_PIXELS_H
@@ -14,7 +14,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a struct or a signature below changes; the binding refuses any other. */
-#define CLICKMASK_VIEW_ABI 3
+#define CLICKMASK_VIEW_ABI 4
 
 #define CLICKMASK_MAX_SIDE (1 << 17) /* of an image */
 #define CLICKMASK_MAX_SIZE (1 << 12) /* of the network's input */
@@ -42,8 +42,8 @@ CLICKMASK_API int clickmask_view_abi(void);
 CLICKMASK_API int clickmask_view_crop(const clickmask_view *view, const clickmask_image *image, const float *pad,
                                       float *out, void *stream);
 
-/* paste.py: paste_mask. logits: (valid_height, valid_width), the view's valid part; limit: what the object is above, a
- * logit or with public coordinates a probability; mask: (image_height, image_width) of 0 and 1. */
+/* paste.py: paste_with_box. logits: (size, size), as the network gives them; limit: what the object is above, a logit or
+ * with public coordinates a probability; mask: (image_height, image_width) of 0 and 1. */
 CLICKMASK_API int clickmask_view_paste(const clickmask_view *view, const float *logits, float limit, int image_height,
                                        int image_width, uint8_t *mask, void *stream);
 
@@ -51,6 +51,24 @@ CLICKMASK_API int clickmask_view_paste(const clickmask_view *view, const float *
  * byte in its highest bit, 0 beyond the last. */
 CLICKMASK_API int clickmask_view_bits(const clickmask_view *view, const float *logits, float limit, uint8_t *bits,
                                       void *stream);
+
+/* encode.py: Samples. Along an axis of a new view, pixels first .. last - 1 lie in an old one's box, and pixel i of
+ * them at `start + step * i` on its grid: of its `pixels`, or where they are finer than the new ones of `cells`, their
+ * means. */
+typedef struct clickmask_samples {
+  double start, step;
+  int32_t first, last, pixels, cells;
+} clickmask_samples;
+
+/* pixels.py: HostPixels.previous_mask. logits: (old_size, old_size) as an old view's network gave them, not read where
+ * nothing of the new view lies in the old one; down, across: of rows and columns; scratch: old_size * size floats;
+ * out: (size, size) probabilities. */
+CLICKMASK_API int clickmask_view_previous(const float *logits, int old_size, const clickmask_samples *down,
+                                          const clickmask_samples *across, float *scratch, float *out, int size,
+                                          void *stream);
+
+/* Sets *found, also in pinned memory of the host, to 1 if one of (rows, columns) values is NaN or infinite. */
+CLICKMASK_API int clickmask_find_not_finite(const float *values, int rows, int columns, int32_t *found, void *stream);
 
 #ifdef __cplusplus
 }

@@ -25,6 +25,11 @@ bool lies_in(const clickmask_view &v, int height, int width) {
   return in_range(1, {height, width}, CLICKMASK_MAX_SIDE) && v.x0 + v.width <= width && v.y0 + v.height <= height;
 }
 
+bool are_samples(const clickmask_samples *s, int old_size, int size) {
+  return s != nullptr && in_range(0, {s->first}, s->last) && in_range(0, {s->last}, size) &&
+         in_range(1, {s->pixels}, old_size) && in_range(1, {s->cells}, s->pixels);
+}
+
 }  // namespace
 
 int clickmask_view_abi(void) { return CLICKMASK_VIEW_ABI; }
@@ -48,4 +53,23 @@ int clickmask_view_bits(const clickmask_view *view, const float *logits, float l
   if (!is_view(view) || logits == nullptr || bits == nullptr) return CLICKMASK_INVALID;
   const int bytes = (view->width + 7) / 8;
   return for_each(view->height, bytes, view_pixels::Bits{{*view, logits, limit, 0, nullptr}, bytes, bits}, stream);
+}
+
+int clickmask_view_previous(const float *logits, int old_size, const clickmask_samples *down,
+                            const clickmask_samples *across, float *scratch, float *out, int size, void *stream) {
+  if (!in_range(1, {old_size, size}, CLICKMASK_MAX_SIZE) || !are_samples(down, old_size, size) ||
+      !are_samples(across, old_size, size) || out == nullptr)
+    return CLICKMASK_INVALID;
+  if (down->first < down->last && across->first < across->last) {
+    if (logits == nullptr || scratch == nullptr) return CLICKMASK_INVALID;
+    const int status = for_each(down->pixels, across->last - across->first,
+                                view_pixels::AlongRows{logits, old_size, *across, scratch}, stream);
+    if (status != CLICKMASK_OK) return status;
+  }
+  return for_each(size, size, view_pixels::DownColumns{scratch, *down, *across, size, out}, stream);
+}
+
+int clickmask_find_not_finite(const float *values, int rows, int columns, int32_t *found, void *stream) {
+  if (values == nullptr || found == nullptr || rows < 1 || columns < 1) return CLICKMASK_INVALID;
+  return for_each(rows, columns, view_pixels::FindNotFinite{values, columns, found}, stream);
 }

@@ -4,6 +4,7 @@
 // Where a sample lies is a fraction of whole numbers, kept as such: both compilers then agree on it exactly.
 #pragma once
 
+#include <cfloat>
 #include <cmath>
 #include <cstdint>
 
@@ -110,7 +111,7 @@ struct Crop {
   CLICKMASK_ON_BOTH static int least(int a, int b) { return a < b ? a : b; }
 };
 
-// paste_mask.
+// paste_with_box.
 struct Paste {
   clickmask_view view;
   const float *logits;
@@ -134,12 +135,12 @@ struct Paste {
   }
 
   CLICKMASK_ON_BOTH float value(int row, int column) const {
-    const float logit = logits[static_cast<std::size_t>(row) * view.valid_width + column];
+    const float logit = logits[static_cast<std::size_t>(row) * view.size + column];
     return view.coordinates == CLICKMASK_PUBLIC ? sigmoid(logit) : logit;
   }
 };
 
-// paste_mask of the box alone, packed.
+// paste_with_box of the box alone, packed.
 struct Bits {
   Paste paste;
   int bytes;  // of a row
@@ -151,6 +152,76 @@ struct Bits {
     for (int column = 8 * byte; column < 8 * byte + 8 && column < view.width; ++column)
       if (paste.object(view.y0 + row, view.x0 + column)) value |= 0x80 >> (column & 7);
     bits[static_cast<std::size_t>(row) * bytes + byte] = static_cast<std::uint8_t>(value);
+  }
+};
+
+// Of a line of samples: what it is at new pixel i, between two cells, each the mean of the samples it covers.
+template <class Line>
+CLICKMASK_ON_BOTH float cell_of(const clickmask_samples &s, int cell, const Line &line) {
+  if (s.cells == s.pixels) return line(cell);
+  const Cover cover(cell, s.pixels, s.cells);
+  float sum = 0.0f;
+  for (int i = cover.first(); i <= cover.last(); ++i) sum += cover.length(i) * line(i);
+  return sum / s.pixels;
+}
+
+template <class Line>
+CLICKMASK_ON_BOTH float value_at(const clickmask_samples &s, int i, const Line &line) {
+  const double place = s.start + s.step * i;  // as encode.py has it
+  if (place <= 0.0) return cell_of(s, 0, line);
+  if (place >= s.cells - 1) return cell_of(s, s.cells - 1, line);
+  const int low = static_cast<int>(place);
+  const float weight = static_cast<float>(place - low), below = cell_of(s, low, line);
+  return weight == 0.0f ? below : between(below, cell_of(s, low + 1, line), weight);
+}
+
+struct Probabilities {
+  const float *logits;
+  CLICKMASK_ON_BOTH float operator()(int i) const { return sigmoid(logits[i]); }
+};
+
+struct Column {
+  const float *top;
+  int pitch;
+  CLICKMASK_ON_BOTH float operator()(int i) const { return top[static_cast<std::size_t>(i) * pitch]; }
+};
+
+// previous_mask, first along the rows of the old view: probabilities at the new one's columns ...
+struct AlongRows {
+  const float *logits;
+  int old_size;
+  clickmask_samples across;
+  float *out;  // (old rows, last - first)
+
+  CLICKMASK_ON_BOTH void operator()(int row, int x) const {
+    const Probabilities line{logits + static_cast<std::size_t>(row) * old_size};
+    out[static_cast<std::size_t>(row) * (across.last - across.first) + x] = value_at(across, across.first + x, line);
+  }
+};
+
+// ... then down those columns; 0 outside the old box, and where there is padding.
+struct DownColumns {
+  const float *values;  // of AlongRows
+  clickmask_samples down, across;
+  int size;
+  float *out;
+
+  CLICKMASK_ON_BOTH void operator()(int y, int x) const {
+    const bool inside = y >= down.first && y < down.last && x >= across.first && x < across.last;
+    float value = 0.0f;
+    if (inside) value = value_at(down, y, Column{values + (x - across.first), across.last - across.first});
+    out[static_cast<std::size_t>(y) * size + x] = value;
+  }
+};
+
+struct FindNotFinite {
+  const float *values;
+  int columns;
+  std::int32_t *found;
+
+  CLICKMASK_ON_BOTH void operator()(int y, int x) const {
+    const float value = values[static_cast<std::size_t>(y) * columns + x];
+    if (!(fabsf(value) <= FLT_MAX)) *found = 1;  // from however many threads
   }
 };
 
