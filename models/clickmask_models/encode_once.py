@@ -36,8 +36,8 @@ class EncodeOnceConfig:
             affinity did better than the paper's on held-out training images (docs/presets.md).
     """
 
-    widths: tuple[int, int, int, int] = (32, 64, 128, 192)
-    click_widths: tuple[int, int, int, int] = (16, 24, 32, 64)
+    widths: tuple[int, int, int, int] = (16, 32, 96, 128)
+    click_widths: tuple[int, int, int, int] = (16, 16, 32, 48)
     click_map: ClickMapConfig = field(default_factory=ClickMapConfig)
     feature_diffusion: FeatureDiffusionConfig = field(
         default_factory=lambda: FeatureDiffusionConfig(inner_channels=64)

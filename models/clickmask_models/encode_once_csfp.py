@@ -42,8 +42,8 @@ class EncodeOnceCSFPConfig:
         pixel_diffusion: PDM after the logits, at inference only; CSFP has none.
     """
 
-    widths: tuple[int, int, int, int] = (32, 64, 128, 192)
-    click_widths: tuple[int, int, int, int] = (16, 24, 32, 64)
+    widths: tuple[int, int, int, int] = (16, 32, 96, 128)
+    click_widths: tuple[int, int, int, int] = (16, 16, 32, 48)
     click_map: ClickMapConfig = field(default_factory=ClickMapConfig)
     propagation: SparsePropagationConfig = field(
         default_factory=lambda: SparsePropagationConfig(reduced_channels=32)
