@@ -97,8 +97,8 @@ class LiveSession:
             positive: likewise.
 
         Returns:
-            Of its mask, (H, W) bool, read-only; cancelled if another click comes before it has begun. Then,
-            and also where a caller cancels it, the click is made all the same.
+            Of its mask, (H, W) bool, read-only; cancelled if another click comes before it has begun, with
+            no other operation between. Then, and where a caller cancels it, the click is made all the same.
 
         Raises:
             SessionStateError: after `close`.
@@ -139,7 +139,10 @@ class LiveSession:
         return future
 
     def close(self) -> None:
-        """Cancel a preview that has not begun, finish all operations, end the thread. May be repeated."""
+        """Cancel a preview that has not begun, finish all operations, end the thread. May be repeated.
+
+        Not to be called from a callback on this session's thread, which it waits for.
+        """
         with self._lock:
             self._closed = True
             stale, self._preview = self._preview, None
@@ -193,11 +196,14 @@ class LiveSession:
         return self.session.replay((newest,))
 
     def _make_unseen(self, points: list[Click]) -> None:
-        for point in points:
-            try:
-                self.session.replay((point,))
-            except Exception as error:  # the mask is cancelled: there is nobody to raise it to
-                _log.warning("the click at (%g, %g) was not made: %s", point.x, point.y, error)
+        try:
+            self.session.replay(points)
+        except Exception as error:
+            if len(points) > 1:  # one of them is at fault
+                for point in points:
+                    self._make_unseen([point])
+            else:  # the mask is cancelled: there is nobody to raise it to
+                _log.warning("the click at (%g, %g) was not made: %s", points[0].x, points[0].y, error)
 
 
 def _settle(future: Future[Result], call: Callable[[], Result]) -> None:

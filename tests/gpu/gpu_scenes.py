@@ -88,4 +88,5 @@ def free_bytes() -> int:
     torch.cuda.empty_cache()
     if (cupy := sys.modules.get("cupy")) is not None:
         cupy.get_default_memory_pool().free_all_blocks()
-    return int(torch.cuda.mem_get_info()[0])
+    idle = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # in segments that are used in part
+    return int(torch.cuda.mem_get_info()[0]) + idle

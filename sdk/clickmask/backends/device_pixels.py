@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from .. import paste
 from ..errors import BackendError, BackendUnavailableError, InvalidInputError
 from ..image import image_sha256
+from ..mask_memory import MaskMemory
 from ..paste import Painted
 from ..view import Box, View
 from .base import Backend, Features
@@ -113,6 +114,7 @@ class DevicePixels:
         self.holds = foreign.owner
         height, width = foreign.shape[:2]
         self.image_size = (width, height)
+        self._masks = MaskMemory((height, width))
         self._image = ImageStruct(foreign.pointer, (ctypes.c_int64 * 3)(*strides), height, width)
 
     def crop(self, view: View) -> DeviceArray:
@@ -158,9 +160,10 @@ class DevicePixels:
     def paint(self, logits: DeviceArray, view: View) -> Painted:
         """The mask in host memory; see `paste.paste_with_box`."""
         box = view.box
-        width, height = self.image_size
-        out = np.zeros((height, width), np.bool_)
         bits = self._bits(logits, view)
+        out, blank = self._masks.mask()
+        if not blank:
+            out[:] = False
         out[box.slices] = np.unpackbits(bits, axis=1, count=box.width).view(np.bool_)
         return Painted(out, _box_of(bits, view))
 

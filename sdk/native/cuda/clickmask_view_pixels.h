@@ -1,8 +1,8 @@
 /* Pixels between an image and the network: a C interface that libclickmask_native_cuda has for device memory.
  *
  * Each function does what one of clickmask/encode.py, paste.py or pixels.py does, for a view (clickmask/view.py).
- * Memory is the caller's; calls only queue kernels on `stream`, a cudaStream_t, so that they can be captured in a CUDA graph. Results:
- * clickmask_status, or 1000 + cudaError_t where a launch failed.
+ * Memory is the caller's; calls only queue kernels on `stream`, a cudaStream_t, so that they can be captured in a
+ * CUDA graph. Results: clickmask_status, or 1000 + cudaError_t where a launch failed.
  */
 #ifndef CLICKMASK_VIEW_PIXELS_H
 #define CLICKMASK_VIEW_PIXELS_H
@@ -42,8 +42,8 @@ CLICKMASK_API int clickmask_view_abi(void);
 CLICKMASK_API int clickmask_view_crop(const clickmask_view *view, const clickmask_image *image, const float *pad,
                                       float *out, void *stream);
 
-/* paste.py: paste_with_box. logits: (size, size), as the network gives them; limit: what the object is above, a logit or
- * with public coordinates a probability; mask: (image_height, image_width) of 0 and 1. */
+/* paste.py: paste_with_box. logits: (size, size), as the network gives them; limit: what the object is above, a logit
+ * or with public coordinates a probability; mask: (image_height, image_width) of 0 and 1. */
 CLICKMASK_API int clickmask_view_paste(const clickmask_view *view, const float *logits, float limit, int image_height,
                                        int image_width, uint8_t *mask, void *stream);
 

@@ -5,17 +5,19 @@
 
 namespace {
 
-constexpr int kBlockWidth = 32, kBlockHeight = 8;
+constexpr int kBlockWidth = 32, kBlockHeight = 8, kMostBlocksDown = 65535;
 
 template <class Element>
 __global__ void everywhere(int height, int width, Element element) {
-  const int x = blockIdx.x * kBlockWidth + threadIdx.x, y = blockIdx.y * kBlockHeight + threadIdx.y;
-  if (y < height && x < width) element(y, x);
+  const int x = blockIdx.x * kBlockWidth + threadIdx.x;
+  const int step = gridDim.y * kBlockHeight;
+  for (int y = blockIdx.y * kBlockHeight + threadIdx.y; x < width && y < height; y += step) element(y, x);
 }
 
 template <class Element>
 int for_each(int height, int width, const Element &element, void *stream) {
-  const dim3 blocks((width + kBlockWidth - 1) / kBlockWidth, (height + kBlockHeight - 1) / kBlockHeight);
+  const int down = (height + kBlockHeight - 1) / kBlockHeight;
+  const dim3 blocks((width + kBlockWidth - 1) / kBlockWidth, down < kMostBlocksDown ? down : kMostBlocksDown);
   everywhere<<<blocks, dim3(kBlockWidth, kBlockHeight), 0, static_cast<cudaStream_t>(stream)>>>(height, width,
                                                                                                element);
   // taken away: left in place, it would be every later call's error, too

@@ -44,8 +44,8 @@ class Sweep {
       if (start.outline >= 0) continue;
       for (Corner *at = &start; at->outline < 0; at = &corners_[following(*at)]) {
         at->outline = outline;
-        found.corners[2 * written] = at->x;
-        found.corners[2 * written++ + 1] = at->y;
+        std::int32_t *corner = found.corners + 2 * static_cast<std::size_t>(written++);
+        corner[0] = at->x, corner[1] = at->y;
       }
       found.ends[outline] = written;
       // A hole's top left corner has the object to its left, which begins at an edge of an outline met before.
