@@ -183,8 +183,11 @@ class LiveSession:
             wanted = mask.set_running_or_notify_cancel()
         if wanted:
             _settle(mask, lambda: self._replay(points))
-        else:
-            self._make_unseen(points)
+            return
+        try:
+            self._replay(points)
+        except Exception as error:
+            _tell(points[-1], error)
 
     def _replay(self, points: list[Click]) -> Mask:
         *older, newest = points
@@ -192,18 +195,20 @@ class LiveSession:
             try:
                 return self.session.replay(points)
             except Exception:  # one of them is at fault: the others are made, as they would have been alone
-                self._make_unseen(older)
+                self._make_each(older)
         return self.session.replay((newest,))
 
-    def _make_unseen(self, points: list[Click]) -> None:
-        try:
-            self.session.replay(points)
-        except Exception as error:
-            if len(points) > 1:  # one of them is at fault
-                for point in points:
-                    self._make_unseen([point])
-            else:  # the mask is cancelled: there is nobody to raise it to
-                _log.warning("the click at (%g, %g) was not made: %s", points[0].x, points[0].y, error)
+    def _make_each(self, points: list[Click]) -> None:
+        for point in points:
+            try:
+                self.session.replay((point,))
+            except Exception as error:
+                _tell(point, error)
+
+
+def _tell(point: Click, error: Exception) -> None:
+    """Of a click whose mask is cancelled, so that there is nobody to raise it to."""
+    _log.warning("the click at (%g, %g) was not made: %s", point.x, point.y, error)
 
 
 def _settle(future: Future[Result], call: Callable[[], Result]) -> None:
