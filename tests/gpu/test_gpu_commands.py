@@ -114,7 +114,7 @@ def test_the_checks_of_a_profile_hold_on_the_processor(tmp_path: Path) -> None:
     broken = json.loads(json.dumps(report))
     del broken["bundles"][0]["clicks"]["256"]["undo"]
     with pytest.raises(AssertionError):
-        check_report(broken, plot, printed, 0.5)
+        check_report(broken, plot, printed)
 
 
 # benchmark_batching.py

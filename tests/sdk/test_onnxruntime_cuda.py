@@ -131,6 +131,8 @@ def test_a_run_that_fails_costs_the_lane_and_the_next_call_opens_another(machine
     with pytest.raises(BackendError, match="a run failed: CUDA failure 700"):
         backend.decode(features, clicks, mask)
     assert machine.cuda.live("stream") == 0
+    for thread in set(threading.enumerate()) - others:
+        thread.join(10)  # it was told to end, and is not waited for
     assert set(threading.enumerate()) <= others
 
     machine.ort.broken = False

@@ -56,7 +56,7 @@ def test_it_fits_one_batch(data: TrainingData, config: TrainingConfig, tmp_path:
     config = replace(config, steps=400, iterative_share=0.0)
     run = trainer(config, tmp_path / "run")
     batch = make_batch(data, config, 0)
-    losses, ious = zip(*(run.train_step(batch) for _ in range(30)), strict=True)
+    losses, ious = zip(*(run.train_step(batch) for _ in range(60)), strict=True)
     assert losses[-1] < 0.5 * losses[0]
     assert ious[-1] > 0.9
 
