@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from gpu_machine import PIPELINES, Machine, pretended
 from clickmask import encode, history, paste
 from clickmask.backends.device_kernels import ViewKernels
 from clickmask.batching import BatchingBackend, batched
+from clickmask.batching_queue import BatchingQueue
 from clickmask.bundle import load_bundle
 from clickmask.errors import BackendError
 from clickmask.segmenter import Segmenter
@@ -202,27 +204,23 @@ def test_logits_that_are_not_finite_fail_the_click_and_the_session_goes_on(
     assert session.click(*CLICKS[1]).any()
 
 
-def test_crops_of_several_sessions_are_encoded_together_on_the_device(machine: Machine) -> None:
-    segmenter = segmenter_of(machine, max_batch=4)
-    assert isinstance(segmenter.backend, BatchingBackend)
-    sessions = [segmenter.session(Foreign(slope(seed), None), prefetch=False) for seed in range(5)]
-    alone = [segmenter.session(slope(seed), prefetch=False) for seed in range(5)]
-    machine.cuda.crossed.clear()
-    masks: dict[int, np.ndarray] = {}
-    inside, release = threading.Event(), threading.Event()
-    encode = segmenter.backend.encodes._run_one
+def clicked_together(
+    queue: BatchingQueue, sessions: Sequence[Any], click: tuple[Any, ...]
+) -> list[np.ndarray]:
+    """Masks of a click in each session, the first of which holds the queue until the others wait together."""
+    run_one, inside, release = queue._run_one, threading.Event(), threading.Event()
 
-    def held(image: Any) -> Any:  # the first, until the others wait together
+    def held(item: Any) -> Any:
         inside.set()
         assert release.wait(20)
-        return encode(image)
+        return run_one(item)
 
-    segmenter.backend.encodes._run_one = held
-
-    def click(number: int) -> None:
-        masks[number] = sessions[number].click(70, 60)
-
-    threads = [threading.Thread(target=click, args=(number,)) for number in range(5)]
+    masks: dict[int, np.ndarray] = {}
+    threads = [
+        threading.Thread(target=lambda n=n: masks.update({n: sessions[n].click(*click)}))
+        for n in range(len(sessions))
+    ]
+    queue._run_one = held
     threads[0].start()
     assert inside.wait(20)
     for thread in threads[1:]:
@@ -231,7 +229,18 @@ def test_crops_of_several_sessions_are_encoded_together_on_the_device(machine: M
         thread.join(20)
     release.set()
     threads[0].join(20)
-    segmenter.backend.encodes._run_one = encode
+    queue._run_one = run_one
+    return [masks[number] for number in range(len(sessions))]
+
+
+def test_crops_of_several_sessions_are_encoded_together_on_the_device(machine: Machine) -> None:
+    segmenter = segmenter_of(machine, max_batch=4)
+    assert isinstance(segmenter.backend, BatchingBackend)
+    sessions = [segmenter.session(Foreign(slope(seed), None), prefetch=False) for seed in range(5)]
+    alone = [segmenter.session(slope(seed), prefetch=False) for seed in range(5)]
+    machine.cuda.crossed.clear()
+
+    masks = clicked_together(segmenter.backend.encodes, sessions, (70, 60))
 
     assert segmenter.backend.encodes.batches[4] == 1
     for number, session in enumerate(alone):
@@ -248,27 +257,8 @@ def test_clicks_of_several_sessions_are_decoded_together_on_the_device(machine: 
         session.click(*CLICKS[0])
     expected = [session.click(*CLICKS[1]) for session in alone]
     decodes = segmenter.backend.decodes  # type: ignore[attr-defined]
-    run_one, inside, release = decodes._run_one, threading.Event(), threading.Event()
 
-    def held(prompt: Any) -> Any:  # the first, until the others wait together
-        inside.set()
-        assert release.wait(20)
-        return run_one(prompt)
-
-    decodes._run_one = held
-    masks: dict[int, np.ndarray] = {}
-    threads = [
-        threading.Thread(target=lambda n=n: masks.update({n: sessions[n].click(*CLICKS[1])}))
-        for n in range(5)
-    ]
-    threads[0].start()
-    assert inside.wait(20)
-    for thread in threads[1:]:
-        thread.start()
-    for thread in threads[1:]:
-        thread.join(20)
-    release.set()
-    threads[0].join(20)
+    masks = clicked_together(decodes, sessions, CLICKS[1])
 
     assert decodes.batches[4] == 1
     assert decodes.failures == 0
