@@ -1,4 +1,8 @@
-"""Network configurations as JSON: nested frozen dataclasses, keys checked strictly both ways."""
+"""Network configurations as JSON: nested frozen dataclasses, keys checked strictly both ways.
+
+A field that came later says in its metadata what networks were ``before`` it, which is what a file without it
+means: a default of today may not be what an old file was written with.
+"""
 
 from __future__ import annotations
 
@@ -46,9 +50,10 @@ def _parse(kind: type, value: object, path: str) -> Any:
     if not isinstance(value, dict):
         raise ValueError(f"{path}: expected an object, got {value!r}")
     known = {item.name for item in fields(kind)}
+    value = {item.name: item.metadata["before"] for item in fields(kind) if "before" in item.metadata} | value
     if unknown := sorted(set(value) - known):
         raise ValueError(f"{path}: unknown keys {', '.join(unknown)}")
-    if missing := sorted(known - set(value)):  # a default of today may not be what the file was written with
+    if missing := sorted(known - set(value)):
         raise ValueError(f"{path}: missing keys {', '.join(missing)}")
     hints = typing.get_type_hints(kind)
     return kind(**{name: _convert(hints[name], item, f"{path}.{name}") for name, item in value.items()})

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clickmask_models.backbones.mobilenet_v2 import MEAN, STD, ContextHead, MobileNetV2
+from clickmask_models.backbones.mobilenet_v2 import HIDDEN, MEAN, STD, ContextHead, MobileNetV2
 from clickmask_models.click_maps import ClickMapConfig, cell_clicks, click_maps, click_planes
 from clickmask_models.feature_diffusion import FeatureDiffusion, FeatureDiffusionConfig
 from clickmask_models.layers import InvertedResidual, separable
@@ -30,6 +30,8 @@ class EncodeOnceConfig:
     Attributes:
         widths: decoder channels at strides 2, 4, 8 and 16.
         click_widths: click-stem channels at the same strides.
+        hidden: channels inside the blocks of the backbone, see ``MobileNetV2``; fewer than published is a
+            faster encoder, cut from a trained one.
         click_map: how clicks are drawn for the stem, in network-input pixels.
         feature_diffusion: FDM at stride 16.
         pixel_diffusion: PDM after the logits, at inference only; None for none. The public code's
@@ -38,6 +40,7 @@ class EncodeOnceConfig:
 
     widths: tuple[int, int, int, int] = (16, 32, 96, 128)
     click_widths: tuple[int, int, int, int] = (16, 16, 32, 48)
+    hidden: tuple[int, ...] = field(default=HIDDEN, metadata={"before": HIDDEN})
     click_map: ClickMapConfig = field(default_factory=ClickMapConfig)
     feature_diffusion: FeatureDiffusionConfig = field(
         default_factory=lambda: FeatureDiffusionConfig(inner_channels=64)
@@ -66,7 +69,7 @@ class EncodeOnce(nn.Module):
     """A network in two halves; H and W must be multiples of 32, so that every stride divides them.
 
     Args:
-        config: with ``widths`` of the decoder.
+        config: with ``widths`` of the decoder and ``hidden`` of the backbone.
         decoder: takes features of those widths, clicks and previous mask, and gives ``Outputs``.
     """
 
@@ -77,7 +80,7 @@ class EncodeOnce(nn.Module):
     def __init__(self, config: Any, decoder: nn.Module) -> None:
         super().__init__()
         self.config = config
-        self.backbone = MobileNetV2()
+        self.backbone = MobileNetV2(config.hidden)
         self.context = ContextHead()
         sources = (*MobileNetV2.channels[:3], ContextHead.channels)
         self.lateral = nn.ModuleList(

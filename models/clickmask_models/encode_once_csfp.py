@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from clickmask_models.backbones.mobilenet_v2 import HIDDEN
 from clickmask_models.click_maps import ClickMapConfig
 from clickmask_models.encode_once import ClickDecoder, EncodeOnce, check_widths, enlarge, enlarge_plane
 from clickmask_models.layers import InvertedResidual, separable
@@ -35,6 +36,7 @@ class EncodeOnceCSFPConfig:
     Attributes:
         widths: decoder channels at strides 2, 4, 8 and 16.
         click_widths: click-stem channels at the same strides.
+        hidden: channels inside the blocks of the backbone, see ``MobileNetV2``.
         click_map: how clicks are drawn for the stem, in network-input pixels.
         propagation: form of SGM and HSGM, the latter's channels reduced.
         sgm: False leaves SGM out (Table 3 of the paper).
@@ -44,6 +46,7 @@ class EncodeOnceCSFPConfig:
 
     widths: tuple[int, int, int, int] = (16, 32, 96, 128)
     click_widths: tuple[int, int, int, int] = (16, 16, 32, 48)
+    hidden: tuple[int, ...] = field(default=HIDDEN, metadata={"before": HIDDEN})
     click_map: ClickMapConfig = field(default_factory=ClickMapConfig)
     propagation: SparsePropagationConfig = field(
         default_factory=lambda: SparsePropagationConfig(reduced_channels=32)

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from clickmask_models.cdnet import CDNet, CDNetConfig
 from clickmask_models.checkpoints import CheckpointError, load_backbone, load_checkpoint, save_checkpoint
-from clickmask_models.encode_once import EncodeOnceCDNet
+from clickmask_models.encode_once import EncodeOnceCDNet, EncodeOnceConfig
+from clickmask_models.presets import build_network
 
 SMALL = CDNetConfig(backbone="resnet18", stem="v1b", channels=16)
 
@@ -97,6 +98,20 @@ def test_configuration_of_a_huge_network_is_refused_before_it_is_built(saved):
 
     with pytest.raises(CheckpointError, match=r"aspp\.branches\.0\.0\.weight has shape"):
         load_checkpoint(tampered(saved[0], change_metadata=change))
+
+
+def test_a_file_from_before_a_field_means_the_network_of_then(tmp_path):
+    path = tmp_path / "old.safetensors"
+    save_checkpoint(path, build_network(EncodeOnceConfig()))
+
+    def change(metadata):
+        document = json.loads(metadata["clickmask"])
+        del document["config"]["hidden"]
+        metadata["clickmask"] = json.dumps(document)
+
+    network = load_checkpoint(tampered(path, change_metadata=change))
+    published = (32, 96, 144, 144, 192, 192, 192, 384, 384, 384, 384, 576, 576, 576, 960, 960, 960)
+    assert network.config.hidden == published
 
 
 def test_unknown_family_is_refused(saved):

@@ -15,11 +15,12 @@ from clickmask_training.losses import (
     cell_bce,
     dice,
     distillation,
+    feature_distance,
     mean_iou,
     near_boundary,
     normalised_focal,
 )
-from clickmask_training.objective import Extras, objective
+from clickmask_training.objective import Extras, Taught, objective
 from clickmask_training.settings import LossSettings
 
 
@@ -139,18 +140,36 @@ def test_near_the_boundary_is_a_band_on_both_sides() -> None:
     assert near_boundary(torch.ones_like(mask), 2).sum() == 0
 
 
+def test_feature_distance_is_in_units_of_the_teachers_variance() -> None:
+    generator = np.random.default_rng(5)
+    teacher = [generator.normal(3, scale, (2, 4, 6, 6)).astype(np.float32) for scale in (0.1, 10)]
+    ours = [each + generator.normal(0, 1, each.shape).astype(np.float32) for each in teacher]
+    expected = np.mean(
+        [
+            ((a - b) ** 2).mean() / np.mean([b[:, c].var(ddof=1) for c in range(4)])
+            for a, b in zip(ours, teacher, strict=True)
+        ]
+    )
+    tensors = [[torch.from_numpy(each) for each in maps] for maps in (ours, teacher)]
+    assert float(feature_distance(*tensors)) == pytest.approx(expected, rel=1e-5)
+    assert float(feature_distance(tensors[1], tensors[1])) == 0
+
+
 def test_the_objective_is_the_weighted_sum_that_was_configured() -> None:
     logits, mask = random_case()
     z, m = torch.from_numpy(logits).float(), torch.from_numpy(mask)
     auxiliary = torch.from_numpy(logits[..., ::2, ::2].copy()).float()
-    settings = LossSettings(bce=0.5, dice=0.25, nfl=2.0, auxiliary="nfl", distillation=0.75)
+    settings = LossSettings(bce=0.5, dice=0.25, nfl=2.0, auxiliary="nfl", distillation=0.75, features=0.3)
     config = TrainingConfig(mixture={"a": 1}, steps=1, loss=settings, auxiliary_weight=0.4)
-    extras = Extras(torch.zeros(3, 1, 3), None, -z, align_corners=True)
+    maps = (torch.randn(3, 4, 5, 5), torch.randn(3, 2, 3, 3))
+    taught = Taught(features=maps, own=tuple(each + 1 for each in maps), logits=-z)
+    extras = Extras(torch.zeros(3, 1, 3), None, taught, align_corners=True)
     got = objective(Outputs(z, auxiliary), m, extras, config)
     full = torch.nn.functional.interpolate(auxiliary, size=(8, 8), mode="bilinear", align_corners=True)
     expected = 0.5 * bce(z, m) + 0.25 * dice(z, m) + 2 * normalised_focal(z, m)
     expected = expected + 0.4 * normalised_focal(full, m) + 0.75 * distillation(z, -z, m, 1.0)
-    assert float(got) == pytest.approx(float(expected.mean()), rel=1e-6)
+    apart = np.mean([1 / each.numpy().var(axis=(0, 2, 3), ddof=1).mean() for each in maps])
+    assert float(got) == pytest.approx(float(expected.mean()) + 0.3 * apart, rel=1e-6)
 
     weighed = replace(config, loss=LossSettings(dice=0.0, boundary=3.0, boundary_width=1), auxiliary_weight=0)
     band = 1 + 3 * near_boundary(m, 1)

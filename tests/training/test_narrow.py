@@ -9,6 +9,7 @@ import torch
 from squares import write_set
 from torch import nn
 
+from clickmask_models.backbones.mobilenet_v2 import HIDDEN
 from clickmask_models.checkpoints import load_checkpoint, save_checkpoint
 from clickmask_models.encode_once import EncodeOnceCDNet, EncodeOnceConfig
 from clickmask_models.presets import build_network, preset
@@ -105,14 +106,27 @@ def test_other_networks_are_refused(batches: list[Batch]) -> None:
 @pytest.mark.usefixtures("batches")
 def test_the_command_writes_a_checkpoint_to_train_on(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "wide.safetensors", small_network())
-    (tmp_path / "run.toml").write_text("steps = 1\n[crop_sizes]\n64 = 1.0\n[mixture]\nsquares = 1.0\n")
+    (tmp_path / "run.toml").write_text(
+        "steps = 1\nbatch_pixels = 32768\n[crop_sizes]\n64 = 1.0\n[mixture]\nsquares = 1.0\n"
+    )
+    hidden = tuple(count // 2 for count in HIDDEN)
     status = main(
         [
             str(tmp_path / "wide.safetensors"),
             *("--widths", "4", "6", "8", "10", "--click-widths", "2", "4", "6", "8"),
+            *("--hidden", *map(str, hidden)),
             *("--config", str(tmp_path / "run.toml"), "--data", str(tmp_path / "data")),
             *("--output", str(tmp_path / "narrow.safetensors")),
         ]
     )
     assert status == 0
-    assert load_checkpoint(tmp_path / "narrow.safetensors").config.widths == (4, 6, 8, 10)
+    cut = load_checkpoint(tmp_path / "narrow.safetensors").config
+    assert (cut.widths, cut.click_widths) == ((4, 6, 8, 10), (2, 4, 6, 8))
+    assert cut.hidden == hidden
+
+
+@pytest.mark.usefixtures("batches")
+def test_the_command_asks_what_to_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    needed = [f"--{name}={tmp_path / name}" for name in ("config", "data", "output")]
+    assert main([str(tmp_path / "wide.safetensors"), *needed]) == 1
+    assert "expected what to cut: --hidden, --widths or --click-widths" in capsys.readouterr().err

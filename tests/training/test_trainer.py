@@ -249,7 +249,7 @@ def test_what_does_not_fit_together_is_refused(
     assert main([*command, f"--checkpoint={path}", "--network=official"]) == 1
     assert "expected --checkpoint to hold a CDNet network" in capsys.readouterr().err
     assert main([*command, f"--checkpoint={path}", f"--teacher={path}"]) == 1
-    assert "expected loss.distillation above 0" in capsys.readouterr().err
+    assert "expected a weight above 0 of loss.distillation or loss.features" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -67,6 +69,20 @@ def distillation(logits: Tensor, teacher: Tensor, mask: Tensor, temperature: flo
     soft = torch.sigmoid(teacher / temperature)
     per_pixel = F.binary_cross_entropy_with_logits(logits / temperature, soft, reduction="none")
     return (per_pixel * valid).sum(dim=(1, 2, 3)) / valid.sum(dim=(1, 2, 3)).clamp(min=1)
+
+
+def feature_distance(features: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+    """Squared distance of feature maps, in units of the variance of the teacher's; the mean of the maps: ().
+
+    Args:
+        features: maps (B, C, h, w), C and size as they come.
+        teacher: as many, of the same shapes.
+    """
+    distances = [
+        F.mse_loss(ours.float(), theirs.float()) / theirs.float().var(dim=(0, 2, 3)).mean()
+        for ours, theirs in zip(features, teacher, strict=True)
+    ]
+    return torch.stack(distances).mean()
 
 
 def near_boundary(mask: Tensor, width: int) -> Tensor:

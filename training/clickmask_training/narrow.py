@@ -1,9 +1,10 @@
-"""``python -m clickmask_training.narrow``: a trained encode-once CDNet with a narrower decoder, to train on.
+"""``python -m clickmask_training.narrow``: a trained encode-once CDNet of fewer channels, to train on.
 
-Of each set of channels those are kept that the layers after them hear most of: the variance of a channel, as
-a layer gets it, times the squared norm of that layer's weights for it, summed over the layers. The constant
-part of what is cut is made up for by the batch norms, whose statistics are taken anew. What remains learns in
-a fraction of the time that a new decoder takes; it is not a network to ship.
+The backbone's are cut by ``hidden``. Of each set of the decoder's, those are kept that the layers after them
+hear most of: the variance of a channel, as a layer gets it, times the squared norm of that layer's weights
+for it, summed over the layers. The constant part of what is cut is made up for by the batch norms, whose
+statistics are taken anew. What remains learns in a fraction of the time that a new decoder takes; it is not
+a network to ship.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from clickmask_training.checks import ConfigError
 from clickmask_training.command import run_command
 from clickmask_training.config import read_config
 from clickmask_training.data import TrainingData
+from clickmask_training.hidden import cut_hidden
 from clickmask_training.samples import Batch, make_batch
 
 _BATCHES = 6
@@ -179,10 +181,13 @@ def _run(network: nn.Module, batches: Sequence[Batch]) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status."""
     parser = argparse.ArgumentParser(prog="python -m clickmask_training.narrow", description=__doc__)
-    four = partial(parser.add_argument, type=int, nargs=4, metavar=("S2", "S4", "S8", "S16"), required=True)
+    four = partial(parser.add_argument, type=int, nargs=4, metavar=("S2", "S4", "S8", "S16"))
     parser.add_argument("checkpoint", type=Path, help="a trained encode-once CDNet (.safetensors)")
-    four("--widths", help="channels of the decoder at strides 2, 4, 8 and 16")
-    four("--click-widths", help="channels of the click stem at the same strides")
+    four("--widths", help="channels of the decoder at strides 2, 4, 8 and 16 (default: as they are)")
+    four("--click-widths", help="channels of the click stem at the same strides (default: as they are)")
+    parser.add_argument(
+        "--hidden", type=int, nargs="+", metavar="N", help="channels inside each of the backbone's 17 blocks"
+    )
     parser.add_argument("--config", type=Path, required=True, help="whose samples the channels are judged on")
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--output", type=Path, required=True, help="where the narrower network is written")
@@ -191,14 +196,20 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run_command(options: argparse.Namespace) -> None:
+    if not (options.hidden or options.widths or options.click_widths):
+        raise ConfigError("expected what to cut: --hidden, --widths or --click-widths")
     config = read_config(options.config)
     data = TrainingData(options.data, config.mixture, config.data)
     batches = [make_batch(data, config, number) for number in range(_BATCHES)]
-    network = load_checkpoint(options.checkpoint)
-    narrower = narrow(network, options.widths, options.click_widths, batches)
+    narrower = network = load_checkpoint(options.checkpoint)
+    if options.hidden:
+        narrower = cut_hidden(narrower, options.hidden, [batch.image for batch in batches])
+    if options.widths or options.click_widths:
+        widths = options.widths or network.config.widths
+        narrower = narrow(narrower, widths, options.click_widths or network.config.click_widths, batches)
     save_checkpoint(options.output, narrower, {"narrowed_from": options.checkpoint.name})
-    before, after = (sum(p.numel() for p in each.decoder.parameters()) for each in (network, narrower))
-    print(f"wrote {options.output}: {after:,} of {before:,} parameters of the decoder")
+    before, after = (sum(p.numel() for p in each.parameters()) for each in (network, narrower))
+    print(f"wrote {options.output}: {after:,} of {before:,} parameters")
 
 
 if __name__ == "__main__":

@@ -10,8 +10,30 @@ from torch import Tensor
 from clickmask_models.outputs import Outputs
 from clickmask_training.config import TrainingConfig
 from clickmask_training.latent import latent_losses
-from clickmask_training.losses import bce, cell_bce, dice, distillation, near_boundary, normalised_focal
+from clickmask_training.losses import (
+    bce,
+    cell_bce,
+    dice,
+    distillation,
+    feature_distance,
+    near_boundary,
+    normalised_focal,
+)
 from clickmask_training.settings import LossSettings
+
+
+class Taught(NamedTuple):
+    """What a teacher makes of a batch.
+
+    Attributes:
+        features: of the teacher's encoder.
+        own: of the encoder of the network that learns, of the same shapes.
+        logits: (B, 1, H, W) of the teacher.
+    """
+
+    features: tuple[Tensor, ...]
+    own: tuple[Tensor, ...]
+    logits: Tensor
 
 
 class Extras(NamedTuple):
@@ -20,13 +42,13 @@ class Extras(NamedTuple):
     Attributes:
         clicks: (B, M, 3) that the network saw.
         latent: (B, K, h, w) logits of the latent heads, or None.
-        teacher: (B, 1, H, W) logits of the teacher, or None.
+        teacher: see ``Taught``, or None.
         align_corners: of the network's resizes.
     """
 
     clicks: Tensor
     latent: Tensor | None = None
-    teacher: Tensor | None = None
+    teacher: Taught | None = None
     align_corners: bool = True
 
 
@@ -49,9 +71,12 @@ def objective(outputs: Outputs, mask: Tensor, extras: Extras, config: TrainingCo
             extras.latent, mask, extras.clicks, settings, align_corners=extras.align_corners
         )
         loss = loss + settings.latent * diverse + settings.click * click
-    if extras.teacher is not None:
-        per_sample = distillation(outputs.logits.float(), extras.teacher.float(), mask, settings.temperature)
+    if settings.distillation:
+        taught = extras.teacher.logits.float()
+        per_sample = distillation(outputs.logits.float(), taught, mask, settings.temperature)
         loss = loss + settings.distillation * per_sample.mean()
+    if settings.features:
+        loss = loss + settings.features * feature_distance(extras.teacher.own, extras.teacher.features)
     return loss
 
 

@@ -154,6 +154,8 @@ class LossSettings:
         boundary_width: how near, in pixels.
         distillation: cross-entropy with the probabilities of the network given as --teacher.
         temperature: what the teacher's logits are divided by.
+        features: distance from the features that the encoder of --teacher gives; encode-once networks only,
+            of the same ``widths`` at stride 16.
     """
 
     bce: float = 1.0
@@ -168,9 +170,10 @@ class LossSettings:
     boundary_width: int = 3
     distillation: float = 0.0
     temperature: float = 1.0
+    features: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("bce", "dice", "nfl", "latent", "click", "boundary", "distillation"):
+        for name in ("bce", "dice", "nfl", "latent", "click", "boundary", "distillation", "features"):
             number(f"loss.{name}", getattr(self, name), "a weight of at least 0", 0)
         if not self.bce + self.dice + self.nfl > 0:
             raise ConfigError("loss: expected a positive weight of bce, dice or nfl, got 0 for all")

@@ -25,12 +25,13 @@ from clickmask_training.distributed import (
 from clickmask_training.latent import LatentHeads
 from clickmask_training.log import keep_rows
 from clickmask_training.losses import mean_iou
-from clickmask_training.objective import Extras, objective
+from clickmask_training.objective import Extras, Taught, objective
 from clickmask_training.optimization import backbone_blocks, learning_rate_factor, make_optimizer
 from clickmask_training.precision import autocast, float32_depthwise, scaler
 from clickmask_training.preview import Seen, write_preview
 from clickmask_training.run_folder import LOG_NAME, PREVIEW_NAME, changes, read_state, write_run
 from clickmask_training.samples import Batch, batches
+from clickmask_training.teaching import check_teacher
 from clickmask_training.watching import Watch
 
 
@@ -45,7 +46,7 @@ class Trainer:
         config: how.
         folder: where the run is kept.
         device: where the network lives.
-        teacher: a network whose probabilities are learnt too, where the configuration weighs that.
+        teacher: a network whose probabilities or features are learnt too, as ``config.loss`` weighs them.
     """
 
     def __init__(
@@ -56,9 +57,7 @@ class Trainer:
         device: torch.device = CPU,
         teacher: nn.Module | None = None,
     ) -> None:
-        if bool(config.loss.distillation) != (teacher is not None):
-            needed = "a teacher (--teacher FILE)" if teacher is None else "loss.distillation above 0"
-            raise ConfigError(f"distillation: expected {needed} beside what was given")
+        check_teacher(network, teacher, config.loss)
         self.config, self.folder, self.device = config, folder, device
         self.step = 0
         self.seconds = 0.0  # of training, over all sessions of the run
@@ -200,7 +199,7 @@ class Trainer:
             self._set_modes()
             outputs = passes.decode(self.network, features, clicks, previous)
             latent = self.heads() if self.heads is not None else None
-            taught = None if self._teacher is None else self._taught(image, clicks, previous)
+            taught = None if self._teacher is None else self._taught(image, clicks, previous, features)
         mask = batch.mask.to(self.device)
         extras = Extras(clicks, latent, taught, passes.align_corners(self.network))
         logits = outputs.logits.detach()
@@ -208,8 +207,9 @@ class Trainer:
         return objective(outputs, mask, extras, self.config), mean_iou(logits, mask)
 
     @torch.no_grad()
-    def _taught(self, image: Tensor, clicks: Tensor, previous: Tensor) -> Tensor:
-        return passes.decode(self._teacher, passes.encode(self._teacher, image), clicks, previous).logits
+    def _taught(self, image: Tensor, clicks: Tensor, previous: Tensor, own: passes.Features) -> Taught:
+        features = passes.encode(self._teacher, image)
+        return Taught(features, own, passes.decode(self._teacher, features, clicks, previous).logits)
 
     def _set_modes(self) -> None:
         frozen = self.step >= (1 - self.config.frozen_norm_share) * self.config.steps

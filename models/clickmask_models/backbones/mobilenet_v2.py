@@ -7,27 +7,31 @@ torchvision's (``features.k.conv...``), as the weight files do.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# (expansion, output channels, stride, dilation) of features.1 to features.17; the last stage keeps
-# stride 16 and dilates instead, as in DeepLabV3.
+# (output channels, stride, dilation) of features.1 to features.17; the last stage keeps stride 16 and
+# dilates instead, as in DeepLabV3.
 _BLOCKS = (
-    (1, 16, 1, 1),
-    (6, 24, 2, 1),
-    (6, 24, 1, 1),
-    (6, 32, 2, 1),
-    *((6, 32, 1, 1),) * 2,
-    (6, 64, 2, 1),
-    *((6, 64, 1, 1),) * 3,
-    *((6, 96, 1, 1),) * 3,
-    (6, 160, 1, 1),
-    *((6, 160, 1, 2),) * 2,
-    (6, 320, 1, 2),
+    (16, 1, 1),
+    (24, 2, 1),
+    (24, 1, 1),
+    (32, 2, 1),
+    *((32, 1, 1),) * 2,
+    (64, 2, 1),
+    *((64, 1, 1),) * 3,
+    *((96, 1, 1),) * 3,
+    (160, 1, 1),
+    *((160, 1, 2),) * 2,
+    (320, 1, 2),
 )
+
+# Channels inside those blocks as published: the stem's, then six times a block's input.
+HIDDEN = (32, 96, 144, 144, *(192,) * 3, *(384,) * 4, *(576,) * 3, *(960,) * 3)
 
 MEAN = (0.5, 0.5, 0.5)
 STD = (0.5, 0.5, 0.5)
@@ -43,16 +47,26 @@ class Pyramid(NamedTuple):
 
 
 class MobileNetV2(nn.Module):
-    """The backbone; input (B, 3, H, W) already scaled to [-1, 1], H and W multiples of 16."""
+    """The backbone; input (B, 3, H, W) already scaled to [-1, 1], H and W multiples of 16.
+
+    Args:
+        hidden: channels inside the 17 blocks; the first are the stem's, which that block does not expand.
+
+    Raises:
+        ValueError: not 17 positive numbers.
+    """
 
     channels = (16, 24, 32, 320)
 
-    def __init__(self) -> None:
+    def __init__(self, hidden: Sequence[int] = HIDDEN) -> None:
         super().__init__()
-        blocks: list[nn.Module] = [nn.Sequential(_SameConv2d(3, 32, 3, stride=2), nn.ReLU6(inplace=True))]
-        channels = 32
-        for expansion, out_channels, stride, dilation in _BLOCKS:
-            blocks.append(_Block(channels, out_channels, expansion, stride, dilation))
+        if len(hidden) != len(_BLOCKS) or min(hidden) < 1:
+            raise ValueError(f"hidden must be {len(_BLOCKS)} positive numbers, one a block, got {hidden}")
+        channels = hidden[0]
+        stem = nn.Sequential(_SameConv2d(3, channels, 3, stride=2), nn.ReLU6(inplace=True))
+        blocks: list[nn.Module] = [stem]
+        for index, (out_channels, stride, dilation) in enumerate(_BLOCKS):
+            blocks.append(_Block(channels, hidden[index], out_channels, stride, dilation, expands=index > 0))
             channels = out_channels
         self.features = nn.ModuleList(blocks)
 
@@ -117,12 +131,11 @@ class _SameConv2d(nn.Conv2d):
 
 class _Block(nn.Module):
     def __init__(
-        self, in_channels: int, out_channels: int, expansion: int, stride: int, dilation: int
+        self, in_channels: int, hidden: int, out_channels: int, stride: int, dilation: int, *, expands: bool
     ) -> None:
         super().__init__()
-        hidden = in_channels * expansion
         layers: list[nn.Module] = []
-        if expansion > 1:
+        if expands:
             layers.append(nn.Sequential(nn.Conv2d(in_channels, hidden, 1), nn.ReLU6(inplace=True)))
         layers.append(
             nn.Sequential(
@@ -132,7 +145,7 @@ class _Block(nn.Module):
         )
         layers.append(nn.Conv2d(hidden, out_channels, 1))
         self.conv = nn.Sequential(*layers)
-        self.residual = stride == 1 and in_channels == out_channels
+        self.residual = expands and stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.conv(x) if self.residual else self.conv(x)
