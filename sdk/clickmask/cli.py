@@ -76,6 +76,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         from .evaluation import command
 
         command.add_arguments(evaluate)
+        _add_trust(evaluate)
         evaluate.set_defaults(run=command.run)
 
     compare = commands.add_parser(

@@ -57,7 +57,7 @@ def verdict(
             raise _Refusal(
                 "expected trust_host_code=True for a plan that carries a lean runtime, which is code that "
                 "this process would run, got trust_host_code=False; pass it if you trust the bundle's maker "
-                "(--trust-host-code for clickmask doctor), or rebuild the plan without its lean runtime"
+                "(--trust-host-code on the command line), or rebuild the plan without its lean runtime"
             )
         if host.foreign_context:
             raise _Refusal(

@@ -10,6 +10,7 @@ import pytest
 from benchmarks import write_indexed
 from bundles import make_bundle
 
+from clickmask import Segmenter
 from clickmask.cli import main
 from clickmask.evaluation import command
 from clickmask.evaluation.pools import here
@@ -83,6 +84,20 @@ def test_the_protocols_size_is_run_beside_the_bundles_rule(words: list[str], tmp
     assert main([*words, "--size", "384", "--json", str(fixed)]) == 0
     same = without_seconds(report)[1]["curves"]
     assert same == without_seconds(fixed)[0]["curves"] != runs[0]["curves"]
+
+
+def test_host_code_is_trusted_only_when_asked_for(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    load, trusted = Segmenter.load, []
+
+    def watched(*given: Any, **options: Any) -> Segmenter:
+        trusted.append(options.get("trust_host_code", False))
+        return load(*given, **options)
+
+    monkeypatch.setattr(Segmenter, "load", watched)
+    assert main(words) == 0
+    assert trusted == [False, False]  # where the options are checked, and where the work is done
+    assert main([*words, "--trust-host-code"]) == 0
+    assert trusted[2:] == [True, True]
 
 
 def test_anchors_may_be_kept_to_some_data_sets(words: list[str], tmp_path: Path) -> None:

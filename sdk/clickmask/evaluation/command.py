@@ -125,8 +125,8 @@ def _read_dataset(name: str, options: argparse.Namespace) -> Objects:
 
 def _bundle_method(options: argparse.Namespace) -> BundleMethod:
     """The bundle on the backend that opens here, once it is known to take the options."""
-    path, threads = bundle_path(options.bundle), _threads(options)
-    with Segmenter.load(path, options.backend, options.device, threads) as segmenter:
+    path, threads, trust = bundle_path(options.bundle), _threads(options), options.trust_host_code
+    with Segmenter.load(path, options.backend, options.device, threads, trust_host_code=trust) as segmenter:
         manifest, backend = segmenter.bundle.manifest, segmenter.backend
         if options.clicks > manifest.input.max_clicks:
             raise InvalidInputError(
@@ -135,7 +135,8 @@ def _bundle_method(options: argparse.Namespace) -> BundleMethod:
             )
         how = (options.crop_policy, options.size)
         segmenter.session(np.zeros((8, 8, 3), np.uint8), *how)  # refuses what the bundle does not offer
-        return BundleMethod(manifest.name, segmenter.bundle.path, backend.name, backend.device, threads, *how)
+        where = (segmenter.bundle.path, backend.name, backend.device, threads)
+        return BundleMethod(manifest.name, *where, *how, trust_host_code=trust)
 
 
 def _methods(bundle: BundleMethod, dataset: str, options: argparse.Namespace) -> list[Method]:

@@ -70,6 +70,7 @@ class BundleMethod:
         path: its folder.
         backend: as `Segmenter.load` takes it; `device` and `threads` likewise.
         crop_policy: as `Segmenter.session` takes it; None for the bundle's own. `size` likewise.
+        trust_host_code: as `Segmenter.load` takes it.
     """
 
     name: str
@@ -79,10 +80,18 @@ class BundleMethod:
     threads: int | None = None
     crop_policy: str | None = None
     size: int | None = None
+    trust_host_code: bool = False
 
     def open(self) -> Annotator:
         """Loads the bundle; nothing is encoded ahead, so that a click's seconds are all that it costs."""
-        segmenter = Segmenter.load(self.path, self.backend, self.device, self.threads, prefetch=False)
+        segmenter = Segmenter.load(
+            self.path,
+            self.backend,
+            self.device,
+            self.threads,
+            prefetch=False,
+            trust_host_code=self.trust_host_code,
+        )
         return _Sessions(segmenter, self.crop_policy, self.size)
 
     def settings(self) -> dict[str, Any]:
