@@ -67,6 +67,18 @@ def test_overlapping_gaussians_take_the_maximum_and_stay_below_one():
     assert (two >= one).all()
 
 
+@pytest.mark.parametrize("size", [1.0, 3.0])
+def test_gaussians_are_exact_down_to_where_they_end_and_never_subnormal(size):
+    clicks = [(20.2, 21.7, 1.0), (3.0, 60.0, 0.0)]
+    maps = draw(clicks, 64, 64, "gaussian", size)
+    rows, columns = np.mgrid[:64, :64].astype(np.float64)
+    for found, (x, y, _) in zip(maps, clicks, strict=True):
+        exact = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * size**2))
+        assert ((exact > 0) & (exact < np.finfo(np.float32).tiny)).any()
+        np.testing.assert_allclose(found, exact, rtol=2e-5, atol=1.1e-30)
+    assert not ((maps > 0) & (maps < 1e-31)).any()
+
+
 def test_same_click_of_both_labels_shows_in_both_maps():
     maps = draw([(5.0, 5.0, 1.0), (5.0, 5.0, 0.0)], 12, 12, "disk", 2.0)
     np.testing.assert_array_equal(maps[0], maps[1])
