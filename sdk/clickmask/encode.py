@@ -88,9 +88,10 @@ def clicks_tensor(clicks: Sequence[Click], view: View, slots: int) -> FloatArray
     """
     if len(clicks) > slots:
         raise InvalidInputError(f"expected at most {slots} clicks for {slots} slots, but got {len(clicks)}")
-    out = np.full((1, slots, 3), -1.0, np.float32)
-    for row, click in enumerate(clicks):
-        out[0, row] = (*view.to_network(click.x, click.y), float(click.positive))
+    out = np.empty((1, slots, 3), np.float32)
+    out.fill(-1)
+    if clicks:
+        out[0, : len(clicks)] = [(*view.to_network(one.x, one.y), one.positive) for one in clicks]
     return out
 
 

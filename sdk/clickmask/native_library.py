@@ -12,7 +12,7 @@ import sys
 
 from .errors import BackendError, BackendUnavailableError
 
-_ABI = 4  # CLICKMASK_ABI of the header that this file was written for
+_ABI = 5  # CLICKMASK_ABI of the header that this file was written for
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 _NAME = ("" if sys.platform == "win32" else "lib") + "clickmask_native" + _SUFFIX
 _LIBRARY = os.path.join(os.path.dirname(__file__), _NAME)  # pathlib would take its share of the import
@@ -114,8 +114,8 @@ def _declare(library: ctypes.CDLL) -> None:
         "area_mean": (pointer, step, *[number] * 5, text, pointer, step, step),
         "sigmoid": (pointer, step, number, number, pointer, step),
         "value_runs": (
-            *(pointer, number, number, real, precise, precise, precise, number, number, number),
-            *(pointer, pointer, pointer),
+            *(pointer, step, number, number, real, precise, precise, precise),
+            *(number, number, number, pointer, pointer, pointer),
         ),
         "lerp": (pointer, number, number, pointer, number, pointer, number, text, pointer, step),
         "mask_runs": (pointer, step, number, number, number, pointer),

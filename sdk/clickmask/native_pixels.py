@@ -138,7 +138,8 @@ def value_runs(
     """The mask of all pixels where values, interpolated bilinearly, rows before columns, exceed a limit.
 
     Args:
-        values: (h, w) float32, finite; the outer ones extend outwards.
+        values: (h, w) float32, finite; the outer ones extend outwards. Copied where they are not contiguous
+            along rows.
         limit: See above.
         shape: (H, W) of the mask.
         steps: of rows and columns, >= 0: row y of the mask lies at row `(y + centre) * step - centre` of the
@@ -151,7 +152,8 @@ def value_runs(
     Returns:
         Tight half-open box (x0, y0, x1, y1) of its pixels, None where there are none; and the runs.
     """
-    values = np.ascontiguousarray(values, np.float32)
+    if values.dtype != np.float32 or values.strides[1] != values.itemsize:
+        values = np.ascontiguousarray(values, np.float32)
     box, handle = np.zeros(4, np.int32), ctypes.c_void_p()
     canvas, threads = None, _threads(shape[0] * shape[1])
     if onto is not None:
@@ -159,7 +161,8 @@ def value_runs(
         canvas, threads = ctypes.byref(Canvas(*place)), _threads(onto.size)
     check(
         library().clickmask_value_runs(
-            *(values.ctypes.data, *values.shape, limit, *steps, centre, *shape, threads),
+            *(values.ctypes.data, values.strides[0] // values.itemsize, *values.shape, limit),
+            *(*steps, centre, *shape, threads),
             *(canvas, box.ctypes.data, ctypes.byref(handle)),
         )
     )

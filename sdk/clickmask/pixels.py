@@ -75,7 +75,7 @@ class Pixels(Protocol):
 
 
 class HostPixels:
-    """An image in host memory; the `Pixels` of a NumPy array. Logits are (h', w'), the view's valid part."""
+    """An image in host memory; the `Pixels` of a NumPy array. Logits are (S, S), with the padding."""
 
     def __init__(self, image: NDArray[np.uint8], pad: Sequence[float], threshold: float) -> None:
         """See `image.as_rgb`; pad: RGB of the padding, each in [0, 1]; threshold: of the mask, in (0, 1)."""
@@ -96,11 +96,13 @@ class HostPixels:
         view: View,
     ) -> NDArray[np.float32]:
         """See `Pixels`; read-only."""
-        width, height = view.valid_size
+        del view
         logits = backend.decode(features, clicks, previous)
-        valid = logits[0, 0, :height, :width].astype(np.float32)  # a copy: the padding is not kept
-        valid.setflags(write=False)
-        return valid
+        plane: NDArray[np.float32] = logits[0, 0]
+        if logits.base is not None:  # of a batch, say, all of which it would keep
+            plane = plane.copy()
+        plane.setflags(write=False)
+        return plane
 
     def previous_mask(
         self, logits: NDArray[np.float32] | None, old: View | None, new: View
@@ -110,22 +112,22 @@ class HostPixels:
         if logits is None or old is None:
             valid[:] = 0
         elif old == new:
-            encode.sigmoid(logits, out=valid)
+            encode.sigmoid(_valid(logits, old), out=valid)
         else:
-            encode.resample_probability(encode.sigmoid(logits), old, new, out=valid)
+            encode.resample_probability(encode.sigmoid(_valid(logits, old)), old, new, out=valid)
         return tensor
 
     def probability(self, logits: NDArray[np.float32], view: View) -> NDArray[np.float32]:
         """See `Pixels`."""
-        return paste.paste_probability(logits, view, self.image_size)
+        return paste.paste_probability(_valid(logits, view), view, self.image_size)
 
     def paint(self, logits: NDArray[np.float32], view: View) -> Painted:
         """See `Pixels`."""
-        return paste.paste_with_box(logits, view, self.image_size, self._threshold, self._masks)
+        return paste.paste_with_box(_valid(logits, view), view, self.image_size, self._threshold, self._masks)
 
     def find(self, logits: NDArray[np.float32], view: View) -> Box | None:
         """See `Pixels`."""
-        return paste.paste_box(logits, view, self._threshold)
+        return paste.paste_box(_valid(logits, view), view, self._threshold)
 
     def uploaded(self, backend: Backend) -> Pixels:
         """A copy on the GPU of a backend, where crops are cut and masks painted; without one, this one."""
@@ -152,6 +154,12 @@ class HostPixels:
     def sha256(self) -> str:
         """Of the RGB pixels; see `image.image_sha256`."""
         return image_sha256(self._image)
+
+
+def _valid(logits: NDArray[np.float32], view: View) -> NDArray[np.float32]:
+    """Without the padding: (h', w')."""
+    width, height = view.valid_size
+    return logits[:height, :width]
 
 
 def pixels_of(image: Any, backend: Backend) -> Pixels:

@@ -117,7 +117,7 @@ class View:
             )
         return (w / vw, self.box.x0 + 0.5 * w / vw - 0.5), (h / vh, self.box.y0 + 0.5 * h / vh - 0.5)
 
-    @property
+    @cached_property
     def _click_scale(self) -> tuple[float, float]:
         width, height = self.valid_size
         return width / self.box.width, height / self.box.height

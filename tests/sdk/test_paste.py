@@ -191,6 +191,22 @@ def test_values_that_rounding_swallows_stay_on_their_side() -> None:
     assert native_pixels.value_runs(-values, 0.0, mask.shape, (2 / 400, 9 / 30), 0.5)[0] is None
 
 
+def test_values_may_be_part_of_a_wider_array() -> None:
+    """As logits are, whose padding is nobody's business."""
+    if reason := native_library.unavailable_because():
+        pytest.skip(reason)
+    values = np.random.default_rng(1).normal(0, 1, (12, 9)).astype(np.float32)
+    padded = np.full((16, 16), np.nan, np.float32)
+    padded[:12, :9] = values
+    view = View(Box(5, 7, 185, 247), 16)
+    expected = paste.paste_with_box(values, view, (200, 300), 0.5)
+    given = paste.paste_with_box(padded[:12, :9], view, (200, 300), 0.5)
+    np.testing.assert_array_equal(given.mask, expected.mask)
+    assert given.box == expected.box
+    assert given.mask.any()
+    assert not given.mask.all()
+
+
 def test_a_mask_of_another_shape_is_refused_before_the_library_writes_to_it() -> None:
     if reason := native_library.unavailable_because():
         pytest.skip(reason)

@@ -10,7 +10,7 @@ from sessions import CROP, make_image, make_segmenter
 
 from clickmask import pixels
 from clickmask.errors import BackendUnavailableError, InvalidInputError, SessionStateError
-from clickmask.view import View
+from clickmask.view import Box, View
 
 
 class There:
@@ -70,6 +70,32 @@ def test_a_session_looks_at_an_image_and_its_logits_through_pixels_alone(monkeyp
     assert logits is session._history.now.logits
     with pytest.raises(InvalidInputError, match="an image in host memory"):
         session.to_json()
+
+
+class Fixed:
+    """A backend that gives the same logits whatever it is asked."""
+
+    def __init__(self, logits: np.ndarray) -> None:
+        self._logits = logits
+
+    def decode(self, *_: Any) -> np.ndarray:
+        return self._logits
+
+
+def test_logits_are_kept_as_they_came_but_not_with_a_whole_batch() -> None:
+    here, view = pixels.HostPixels(make_image(64, 32), (0.5, 0.5, 0.5), 0.5), View(Box(0, 0, 64, 32), 64)
+    batch = np.random.default_rng(0).normal(0, 1, (3, 1, 64, 64)).astype(np.float32)
+    alone, logits = batch[1:2].copy(), batch[1, 0].copy()
+    for given, copied in ((batch[1:2], True), (alone, False)):
+        kept = here.decode(Fixed(given), None, None, None, view)
+        assert kept.nbytes == 4 * 64 * 64
+        assert not kept.flags.writeable
+        assert np.shares_memory(kept, given) != copied
+        given[:] = 0 if copied else given
+        np.testing.assert_array_equal(here.paint(kept, view).mask, logits[:32] > 0)
+        probability = here.previous_mask(kept, view, view)
+        np.testing.assert_allclose(probability[0, 0, :32], 1 / (1 + np.exp(-logits[:32])), atol=1e-6)
+        assert not probability[0, 0, 32:].any()
 
 
 def test_a_host_image_has_no_mask_on_a_device() -> None:

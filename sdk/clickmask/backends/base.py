@@ -114,7 +114,7 @@ class Backend(ABC):
                 ``DeviceArray``, complete, where ``takes_device_arrays``.
 
         Returns:
-            Logits (B, 1, S, S) float32, all finite.
+            Logits (B, 1, S, S) float32, all finite; nothing is written there by later calls.
 
         Raises:
             InvalidInputError: An array of the wrong shape or dtype, features of another backend, more images
@@ -297,18 +297,19 @@ class Backend(ABC):
                 f"{len(features.affinities)}."
             )
         dims: dict[str, int] = {"B": batch, "S": size}
-        prompt, feeds = {"clicks": clicks, "previous_mask": previous_mask}, {}
+        feeds: dict[str, Any] = {}
         self._check_batch(batch)
         clicks = checked_input(TENSORS["clicks"], clicks, dims, self.manifest.input)
         for spec in self.manifest.graphs[features.graph].inputs:
             if spec.name == "clicks_by_label":
                 feeds[spec.name] = by_label(clicks)
-            elif spec.name in prompt:
-                given = prompt[spec.name]
-                if given is None:
-                    given = np.zeros((batch, 1, size, size), np.float32)
-                taken = self.takes_device_arrays and spec.name == "previous_mask"
-                feeds[spec.name] = checked_input(spec, given, dims, self.manifest.input, taken)
+            elif spec.name == "clicks":
+                feeds[spec.name] = clicks
+            elif spec.name == "previous_mask":
+                if previous_mask is None:
+                    previous_mask = np.zeros((batch, 1, size, size), np.float32)
+                limits, taken = self.manifest.input, self.takes_device_arrays
+                feeds[spec.name] = checked_input(spec, previous_mask, dims, limits, taken)
             elif spec.name in features.tensors:
                 feeds[spec.name] = features.tensors[spec.name]
             else:

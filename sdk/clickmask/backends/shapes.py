@@ -40,13 +40,17 @@ def checked_input(
 
 def mismatch(spec: TensorSpec, array: Any, dims: dict[str, int]) -> str | None:
     """What is wrong with an array, if anything; symbols met for the first time are bound in ``dims``."""
-    shape, dtype = tuple(int(n) for n in array.shape), str(array.dtype).removeprefix("torch.")
+    shape = list(map(int, array.shape))
     expected = [_dimension(want, got, dims) for want, got in zip(spec.shape, shape, strict=False)]
-    if dtype == spec.dtype and len(shape) == len(spec.shape) and list(shape) == expected:
+    fits = shape == expected and len(shape) == len(spec.shape)
+    if fits and array.dtype == spec.dtype:  # NumPy takes its time to name a dtype
+        return None
+    dtype = str(array.dtype).removeprefix("torch.")
+    if fits and dtype == spec.dtype:
         return None
     known = ", ".join(f"{symbol} = {n}" for symbol, n in sorted(dims.items()))
     wanted = f"{spec.dtype} {list(spec.shape)}" + (f" with {known}" if known else "")
-    return f"{spec.name}: expected {wanted}, got {dtype} {list(shape)}."
+    return f"{spec.name}: expected {wanted}, got {dtype} {shape}."
 
 
 def _dimension(want: int | str, got: int, dims: dict[str, int]) -> int:

@@ -52,15 +52,15 @@ typedef struct clickmask_canvas {
 
 /* The runs of the mask of all pixels where values, interpolated bilinearly, lie above a limit; rows before columns.
  *
- * values: (height, width), finite; the outer ones extend outwards.
+ * values: (height, width), finite, rows `stride` floats apart; the outer ones extend outwards.
  * row_step, column_step, centre: mask row y lies at values row (y + centre) row_step - centre; columns likewise.
  * box: x0, y0, x1, y1 of the mask's pixels, half-open; all 0 where there are none.
  * canvas: where its pixels are set to 1, or NULL.
  * runs: the mask's.
  */
-CLICKMASK_API int clickmask_value_runs(const float *values, int height, int width, float limit, double row_step,
-                                       double column_step, double centre, int mask_height, int mask_width,
-                                       int threads, const clickmask_canvas *canvas, int32_t *box,
+CLICKMASK_API int clickmask_value_runs(const float *values, ptrdiff_t stride, int height, int width, float limit,
+                                       double row_step, double column_step, double centre, int mask_height,
+                                       int mask_width, int threads, const clickmask_canvas *canvas, int32_t *box,
                                        clickmask_runs **runs);
 
 /* The runs of a mask, (height, width) bytes, 0 or 1, rows `stride` apart. */

@@ -114,16 +114,17 @@ int clickmask_lerp(const float *values, int height, int width, const double *row
   }
 }
 
-int clickmask_value_runs(const float *values, int height, int width, float limit, double row_step,
-                         double column_step, double centre, int mask_height, int mask_width, int threads,
-                         const clickmask_canvas *canvas, int32_t *box, clickmask_runs **runs) {
+int clickmask_value_runs(const float *values, ptrdiff_t stride, int height, int width, float limit,
+                         double row_step, double column_step, double centre, int mask_height, int mask_width,
+                         int threads, const clickmask_canvas *canvas, int32_t *box, clickmask_runs **runs) {
   if (values == nullptr || box == nullptr || runs == nullptr) return CLICKMASK_INVALID;
   if (!(row_step >= 0) || !(column_step >= 0)) return CLICKMASK_INVALID;
   if (!std::isfinite(row_step) || !std::isfinite(column_step) || !std::isfinite(centre)) return CLICKMASK_INVALID;
   if (!is_size(height, width) || !is_size(mask_height, mask_width, kPictureSide)) return CLICKMASK_INVALID;
   if (canvas != nullptr && !holds(*canvas, mask_height, mask_width)) return CLICKMASK_INVALID;
   try {
-    Runs found = runs_of({values, height, width, limit}, {row_step, column_step, centre, mask_height, mask_width},
+    const Positions positions = {row_step, column_step, centre, mask_height, mask_width};
+    Runs found = runs_of(*find_kernels(nullptr), {values, stride, height, width, limit}, positions,
                          threads_or_all(threads), canvas);
     const RunsBox tight = box_of(found);
     const int edges[] = {tight.x0, tight.y0, tight.x1, tight.y1};

@@ -35,6 +35,13 @@ struct Cover {
   float first_part, last_part;
 };
 
+// The same of a row whose samples all count `samples` from `first`, those beyond what is covered by 0: of three or
+// more, all but the first and the last two wholly; of two, the first and the last; of one, the first.
+struct Share {
+  int first;
+  float first_part, before_last, last_part;
+};
+
 // One row at a time. `near` has, for each neighbour, the plane's value at that neighbour of the row's first
 // pixel; whole blocks are read and written, so that planes are padded (planes.h).
 struct Kernels {
@@ -64,15 +71,19 @@ struct Kernels {
   // The sum of the bytes of some rows, `stride` bytes apart, that one row covers; rows.first is not looked at.
   void (*sum_rows)(const std::uint8_t *first, std::ptrdiff_t stride, const Cover &rows, int length, float *out);
 
-  // Grey levels in [0, 1] of `count` pixels, each the rounded mean of the RGB pixels that it covers in a row of
-  // sums; `share` is 1 / the area that a pixel covers. Reads one float beyond the row.
-  void (*mean_columns)(const float *sums, const Cover *columns, int count, float share, float *const *planes);
+  // Grey levels in [0, 1] of `count` pixels, each the rounded mean of `samples` RGB pixels in a row of sums; `part`
+  // is 1 / the area that a pixel covers. Reads one float beyond the samples.
+  void (*mean_columns)(const float *sums, const Share *columns, int count, int samples, float part,
+                       float *const *planes);
 
   // Between two rows: above + weight (below - above).
   void (*lerp_rows)(const float *above, const float *below, float weight, int count, float *out);
 
   // Between each value and the next of a row, one beyond which is read as well: value `low` + weight of the way.
   void (*lerp_columns)(const float *row, const std::int32_t *low, const float *weights, int count, float *out);
+
+  // Which values of a row lie above a limit: 1, or 0.
+  void (*above_row)(const float *values, int count, float limit, std::uint8_t *above);
 
   // 1 / (1 + exp(-x)).
   void (*sigmoid_row)(const float *logits, int count, float *out);

@@ -55,17 +55,44 @@ inline Pixel pixel_at(const float *p) {
   return pixel;
 }
 
-void mean_columns(const float *sums, const Cover *columns, int count, float share, float *const *planes) {
-  for (int x = 0; x < count; ++x) {
-    const Cover &cover = columns[x];
-    const float *pixel = sums + 3 * cover.first;
-    Pixel sum = pixel_at(pixel) * cover.first_part;
-    for (int i = 1; i + 1 < cover.count; ++i) sum += pixel_at(pixel + 3 * i);
-    if (cover.count > 1) sum += pixel_at(pixel + 3 * (cover.count - 1)) * cover.last_part;
-    const Levels levels = __builtin_convertvector(sum * share + 0.5f, Levels);
-    const Pixel values = __builtin_convertvector(levels, Pixel) * (1.0f / 255.0f);
+inline Pixel sum_of(const float *sums, const Share &share, int samples) {
+  const float *pixel = sums + 3 * share.first;
+  Pixel sum = pixel_at(pixel) * share.first_part;
+  for (int i = 1; i < samples - 2; ++i) sum += pixel_at(pixel + 3 * i);
+  if (samples > 2) sum += pixel_at(pixel + 3 * (samples - 2)) * share.before_last;
+  if (samples > 1) sum += pixel_at(pixel + 3 * (samples - 1)) * share.last_part;
+  return sum;
+}
+
+inline Pixel levels_of(Pixel sums, float part) {
+  const Levels levels = __builtin_convertvector(sums * part + 0.5f, Levels);
+  return __builtin_convertvector(levels, Pixel) * (1.0f / 255.0f);
+}
+
+// With a number of samples that the compiler knows, or 0 for any.
+template <int known>
+void mean_of(const float *sums, const Share *columns, int count, int samples, float part, float *const *planes) {
+  if (known > 0) samples = known;
+  int x = 0;
+  for (; x + 4 <= count; x += 4) {  // as many as there are lanes: one colour of four pixels is one vector
+    Pixel sum[4];
+    for (int i = 0; i < 4; ++i) sum[i] = sum_of(sums, columns[x + i], samples);
+    for (int c = 0; c < 3; ++c) {
+      const Pixel values = levels_of(Pixel{sum[0][c], sum[1][c], sum[2][c], sum[3][c]}, part);
+      std::memcpy(planes[c] + x, &values, sizeof values);
+    }
+  }
+  for (; x < count; ++x) {
+    const Pixel values = levels_of(sum_of(sums, columns[x], samples), part);
     for (int c = 0; c < 3; ++c) planes[c][x] = values[c];
   }
+}
+
+void mean_columns(const float *sums, const Share *columns, int count, int samples, float part,
+                  float *const *planes) {
+  constexpr decltype(&mean_of<0>) means[] = {mean_of<0>, mean_of<1>, mean_of<2>, mean_of<3>, mean_of<4>,
+                                             mean_of<5>, mean_of<6>, mean_of<7>, mean_of<8>, mean_of<9>};
+  means[samples < 10 ? samples : 0](sums, columns, count, samples, part, planes);
 }
 
 void lerp_rows(const float *above, const float *below, float weight, int count, float *out) {
@@ -77,6 +104,10 @@ void lerp_columns(const float *row, const std::int32_t *low, const float *weight
     const float left = row[low[x]];
     out[x] = left + weights[x] * (row[low[x] + 1] - left);
   }
+}
+
+void above_row(const float *values, int count, float limit, std::uint8_t *above) {
+  for (int x = 0; x < count; ++x) above[x] = values[x] > limit;
 }
 
 }  // namespace

@@ -38,10 +38,10 @@ struct Columns {
 struct Sides {
   explicit Sides(int width) : inside(width) {}
 
-  void look(const float *values, float limit) {
+  void look(const Kernels &kernels, const float *values, float limit) {
     const int width = static_cast<int>(inside.size());
-    std::uint8_t *in = inside.data();
-    for (int j = 0; j < width; ++j) in[j] = values[j] > limit;
+    const std::uint8_t *in = inside.data();
+    kernels.above_row(values, width, limit, inside.data());
     changes.clear();
     int j = 1;
     for (std::uint64_t eight, before; j + 8 <= width; j += 8) {  // few of them hold a change
@@ -69,17 +69,18 @@ struct Segment {
 // Finds the edges of rows; quickest for one row after the other.
 class Finder {
  public:
-  Finder(const Values &values, const Positions &positions, const Columns &columns)
-      : values_(values), positions_(positions), columns_(columns), above_(values.width), below_(values.width) {}
+  Finder(const Kernels &kernels, const Values &values, const Positions &positions, const Columns &columns)
+      : kernels_(kernels), values_(values), positions_(positions), columns_(columns), above_(values.width),
+        below_(values.width) {}
 
   void find(int y, Runs::Edges &edges) {
     const Place place = place_of(positions_.row(y), values_.height);
-    const float *above = values_.data + static_cast<std::ptrdiff_t>(place.low) * values_.width;
-    const Line line{above, place.low + 1 < values_.height ? above + values_.width : above, place.weight};
+    const float *above = values_.data + values_.stride * place.low;
+    const Line line{above, place.low + 1 < values_.height ? above + values_.stride : above, place.weight};
     if (place.low != known_) {
       if (known_ >= 0 && place.low == known_ + 1) std::swap(above_, below_);
-      else above_.look(line.above, values_.limit);
-      below_.look(line.below, values_.limit);
+      else above_.look(kernels_, line.above, values_.limit);
+      below_.look(kernels_, line.below, values_.limit);
       find_segments();
       known_ = place.low;
     }
@@ -145,6 +146,7 @@ class Finder {
     return x;
   }
 
+  const Kernels &kernels_;
   const Values &values_;
   const Positions &positions_;
   const Columns &columns_;
@@ -155,11 +157,12 @@ class Finder {
 
 }  // namespace
 
-Runs runs_of(const Values &values, const Positions &positions, int threads, const Canvas *canvas) {
+Runs runs_of(const Kernels &kernels, const Values &values, const Positions &positions, int threads,
+             const Canvas *canvas) {
   const Columns columns(values, positions);
   Runs runs(positions.height, positions.width);
   const Runs::MakeFind make_find = [&]() -> Runs::Find {
-    return [finder = Finder(values, positions, columns)](int y, Runs::Edges &edges) mutable {
+    return [finder = Finder(kernels, values, positions, columns)](int y, Runs::Edges &edges) mutable {
       finder.find(y, edges);
     };
   };

@@ -4,10 +4,12 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels.h"
 #include "runs.h"
 
 struct Values {
-  const float *data;
+  const float *data;  // rows `stride` floats apart
+  std::ptrdiff_t stride;
   int height, width;
   float limit;
 };
@@ -22,4 +24,5 @@ struct Positions {
 };
 
 // Painted as well, where there is a canvas.
-Runs runs_of(const Values &values, const Positions &positions, int threads, const Canvas *canvas);
+Runs runs_of(const Kernels &kernels, const Values &values, const Positions &positions, int threads,
+             const Canvas *canvas);

@@ -65,8 +65,10 @@ double between(const std::vector<float> &values, int height, int width, double r
 bool paints(int height, int width, int tall, int wide) {
   std::mt19937 random(6);
   std::normal_distribution<float> normal;
-  std::vector<float> values(height * width);
+  std::vector<float> values(height * width), padded(height * (width + 5), std::nanf(""));
   for (auto &value : values) value = normal(random);
+  for (int y = 0; y < height; ++y)
+    std::copy_n(values.data() + y * width, width, padded.data() + y * (width + 5));
   const float limit = 0.25f;
   const double row_step = static_cast<double>(height) / tall, column_step = static_cast<double>(width) / wide;
   const int stride = wide + 3;
@@ -74,8 +76,8 @@ bool paints(int height, int width, int tall, int wide) {
   int32_t box[4];
   const auto paint = [&](const clickmask_canvas &canvas, int threads) {
     clickmask_runs *runs = nullptr;
-    const int status = clickmask_value_runs(values.data(), height, width, limit, row_step, column_step, 0.5, tall,
-                                            wide, threads, &canvas, box, &runs);
+    const int status = clickmask_value_runs(padded.data(), width + 5, height, width, limit, row_step, column_step,
+                                            0.5, tall, wide, threads, &canvas, box, &runs);
     clickmask_runs_free(runs);
     return status;
   };
@@ -159,7 +161,7 @@ bool refuses_what_it_cannot_do() {
   clickmask_runs *runs = nullptr;
   return clickmask_area_mean(pixels, 6, 2, 2, 3, 2, 1, nullptr, plane, 2, 4) == CLICKMASK_INVALID &&
          clickmask_area_mean(pixels, 6, 2, 2, 1, 1, 1, "none", plane, 2, 4) == CLICKMASK_UNSUPPORTED &&
-         clickmask_value_runs(plane, 1, 1, 0, std::nan(""), 1, 0, 1, 1, 1, nullptr, box, nullptr) == CLICKMASK_INVALID &&
+         clickmask_value_runs(plane, 1, 1, 1, 0, std::nan(""), 1, 0, 1, 1, 1, nullptr, box, nullptr) == CLICKMASK_INVALID &&
          clickmask_mask_runs(pixels, 2, 0, 2, 1, &runs) == CLICKMASK_INVALID &&
          clickmask_outlines(nullptr, box, box, box, box) == CLICKMASK_INVALID;
 }
@@ -168,7 +170,7 @@ bool refuses_what_it_cannot_do() {
 
 int main() {
   bool right = refuses_what_it_cannot_do() && sigmoid_is_right();
-  const int sizes[][4] = {{40, 70, 17, 31}, {33, 31, 33, 7}, {50, 1, 9, 1}, {1, 67, 1, 67}, {64, 48, 32, 24}};
+  const int sizes[][4] = {{40, 70, 17, 31}, {33, 31, 33, 7}, {50, 1, 9, 1}, {1, 67, 1, 67}, {64, 48, 32, 24}, {50, 120, 5, 9}};
   for (const std::string &set : instruction_sets())
     for (const auto &s : sizes)
       for (int threads : {1, 3}) {
