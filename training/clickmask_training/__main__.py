@@ -115,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     change.add_argument("--steps", type=int, help="number of steps in all")
     change.add_argument("--network", help="preset, such as ritm_hrnet18")
     change.add_argument("--seed", type=int, help="seed of data order and clicks")
-    change.add_argument("--teacher", type=Path, help="checkpoint to learn from too, see loss.distillation")
+    change.add_argument("--teacher", type=Path, help="checkpoint to learn from too, see [loss]")
     parser.set_defaults(run=_train)
     return parser
 

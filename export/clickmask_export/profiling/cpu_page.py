@@ -135,8 +135,8 @@ def _stages(report: _Report) -> Iterator[str]:
     used = [stage for stage in STAGES if any(stage in row["stages"] for _, _, row in rows)]
     yield from paragraph(
         "Where the default's time goes, ms: *prepare* is the crop, its resizing, the click rows and "
-        "the previous mask, *affinity* the weights of Pixel Diffusion, *paste* the way from logits to "
-        "the mask."
+        "the previous mask, *affinity* the weights of Pixel Diffusion, *checks* what the backend does "
+        "between its runtimes, *paste* the way from logits to the mask."
     )
     yield ""
     yield from table_head(2, "size", "click", *used)
