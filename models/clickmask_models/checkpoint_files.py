@@ -49,10 +49,11 @@ def read_checkpoint(path: Path, index: int | None = None) -> Contents:
     """
     try:
         with path.open("rb") as file:
-            head = file.read(4)
+            head = file.read(9)
     except OSError as error:
         raise _unreadable(path, error) from error
-    if not head.startswith(_TORCH_MAGIC):
+    # A safetensors file starts with the length of its header, whose first byte can be any: then comes a brace.
+    if head.endswith(b"{") or not head.startswith(_TORCH_MAGIC):
         if index is not None:
             raise CheckpointError(_one_network(path))
         return read_safetensors(path)

@@ -55,6 +55,16 @@ def test_safetensors_are_told_by_content(tmp_path):
     assert contents.metadata == {"step": "3"}
 
 
+def test_safetensors_whose_header_begins_like_a_pickle_are_told_too(tmp_path):
+    path = tmp_path / "network.safetensors"
+    for length in range(256):  # the header's length comes first, and grows by eights
+        save_file(TENSORS, path, {"note": "." * length})
+        if path.read_bytes()[0] == 0x80:
+            break
+    assert path.read_bytes()[0] == 0x80
+    assert read_checkpoint(path).metadata == {"note": "." * length}
+
+
 def test_settings_beside_the_state_dict_are_kept_and_the_rest_is_not_read(tmp_path):
     contents = {"state_dict": collections.OrderedDict(TENSORS), "config": {"params": {}}, "epoch": 7}
     read = read_checkpoint(written(tmp_path / "a.pth", contents))
