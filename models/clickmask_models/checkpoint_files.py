@@ -52,7 +52,7 @@ def read_checkpoint(path: Path, index: int | None = None) -> Contents:
             head = file.read(9)
     except OSError as error:
         raise _unreadable(path, error) from error
-    # A safetensors file starts with the length of its header, whose first byte can be any: then comes a brace.
+    # A safetensors file starts with its header's length, whose first byte can be any; then comes a brace.
     if head.endswith(b"{") or not head.startswith(_TORCH_MAGIC):
         if index is not None:
             raise CheckpointError(_one_network(path))
