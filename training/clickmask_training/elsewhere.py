@@ -20,12 +20,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from clickmask.evaluation.truths import IGNORED
 from clickmask_training.checks import ConfigError
-from clickmask_training.elsewhere_sources import SOURCES, UNKNOWN, Labels, Scene, Source
+from clickmask_training.command import run_command
+from clickmask_training.elsewhere_sources import SOURCES, UNKNOWN, Labels, Scene, Source, png
 
 ALL = "elsewhere"
 """The data set that holds every picture again."""
@@ -128,7 +128,7 @@ def _write(scene: tuple[bytes, Labels], name: str, folder: Path) -> dict[str, An
             continue  # others lie on all of it
         file = f"{Path(name).stem}-{number}.png"
         mask = np.where(labels == UNKNOWN, IGNORED, truth).astype(np.uint8)
-        (folder / "masks" / file).write_bytes(bytes(cv2.imencode(".png", mask)[1]))
+        (folder / "masks" / file).write_bytes(png(mask))
         rows, columns = np.nonzero(truth)
         box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
         masks[file] = {"1": {"area": int(truth.sum()), "bbox": [int(value) for value in box]}}
@@ -152,15 +152,13 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--packages", type=Path, required=True, help="folder of the downloaded packages")
     parser.add_argument("--output", type=Path, required=True, help="folder to make, a data set per package")
-    options = parser.parse_args(arguments)
-    try:
-        counts = gather(options.packages, options.output)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    for name, count in counts.items():
+    parser.set_defaults(run=_run_command)
+    return run_command(parser.parse_args(arguments))
+
+
+def _run_command(options: argparse.Namespace) -> None:
+    for name, count in gather(options.packages, options.output).items():
         print(f"{name:<12} {count:>3} objects")
-    return 0
 
 
 if __name__ == "__main__":

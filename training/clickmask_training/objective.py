@@ -26,14 +26,12 @@ class Taught(NamedTuple):
     """What a teacher makes of a batch.
 
     Attributes:
-        features: of the teacher's encoder.
-        own: of the encoder of the network that learns, of the same shapes.
-        logits: (B, 1, H, W) of the teacher.
+        features: of its encoder.
+        logits: (B, 1, H, W), or None where its probabilities are not learnt.
     """
 
     features: tuple[Tensor, ...]
-    own: tuple[Tensor, ...]
-    logits: Tensor
+    logits: Tensor | None
 
 
 class Extras(NamedTuple):
@@ -42,12 +40,14 @@ class Extras(NamedTuple):
     Attributes:
         clicks: (B, M, 3) that the network saw.
         latent: (B, K, h, w) logits of the latent heads, or None.
+        features: of the network's encoder, for a teacher's to be set beside.
         teacher: see ``Taught``, or None.
         align_corners: of the network's resizes.
     """
 
     clicks: Tensor
     latent: Tensor | None = None
+    features: tuple[Tensor, ...] = ()
     teacher: Taught | None = None
     align_corners: bool = True
 
@@ -76,7 +76,7 @@ def objective(outputs: Outputs, mask: Tensor, extras: Extras, config: TrainingCo
         per_sample = distillation(outputs.logits.float(), taught, mask, settings.temperature)
         loss = loss + settings.distillation * per_sample.mean()
     if settings.features:
-        loss = loss + settings.features * feature_distance(extras.teacher.own, extras.teacher.features)
+        loss = loss + settings.features * feature_distance(extras.features, extras.teacher.features)
     return loss
 
 

@@ -199,17 +199,19 @@ class Trainer:
             self._set_modes()
             outputs = passes.decode(self.network, features, clicks, previous)
             latent = self.heads() if self.heads is not None else None
-            taught = None if self._teacher is None else self._taught(image, clicks, previous, features)
+            taught = None if self._teacher is None else self._taught(image, clicks, previous)
         mask = batch.mask.to(self.device)
-        extras = Extras(clicks, latent, taught, passes.align_corners(self.network))
+        extras = Extras(clicks, latent, features, taught, passes.align_corners(self.network))
         logits = outputs.logits.detach()
         self._seen = Seen(image, mask, clicks, previous, logits)
         return objective(outputs, mask, extras, self.config), mean_iou(logits, mask)
 
     @torch.no_grad()
-    def _taught(self, image: Tensor, clicks: Tensor, previous: Tensor, own: passes.Features) -> Taught:
+    def _taught(self, image: Tensor, clicks: Tensor, previous: Tensor) -> Taught:
         features = passes.encode(self._teacher, image)
-        return Taught(features, own, passes.decode(self._teacher, features, clicks, previous).logits)
+        if not self.config.loss.distillation:
+            return Taught(features, None)
+        return Taught(features, passes.decode(self._teacher, features, clicks, previous).logits)
 
     def _set_modes(self) -> None:
         frozen = self.step >= (1 - self.config.frozen_norm_share) * self.config.steps
