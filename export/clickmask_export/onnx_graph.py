@@ -62,6 +62,7 @@ def export_onnx(graph: Graph) -> onnx.ModelProto:
     model: onnx.ModelProto = exported.model_proto
     _name_nodes(model.graph)
     _name_dimensions(model.graph, graph)
+    _count_images(model.graph)
     _strip(model)
     if model.ByteSize() > _PROTOBUF_LIMIT:
         raise BuildError(
@@ -151,6 +152,19 @@ def _renamed(extent: str, names: dict[str, str]) -> str:
         factor, _, symbol = known.rpartition("*")
         extent = re.sub(rf"\b{symbol}\b", f"({name}/{factor})" if factor else name, extent)
     return extent
+
+
+def _count_images(graph: onnx.GraphProto) -> None:
+    """Has the batch read off the first input, whose other extents follow from S.
+
+    ONNX Runtime works a shape out ahead only where it knows all of a tensor's: given B and S it then knows
+    every size in the graph, and M, which changes from click to click, stands in no other's way.
+    """
+    inputs = {value.name for value in graph.input}
+    for node in graph.node:
+        attributes = {attribute.name: attribute.i for attribute in node.attribute}
+        if node.op_type == "Shape" and node.input[0] in inputs and attributes == {"start": 0, "end": 1}:
+            node.input[0] = graph.input[0].name
 
 
 def _strip(model: onnx.ModelProto) -> None:

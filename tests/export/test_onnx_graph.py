@@ -14,6 +14,7 @@ import torch
 from export_stand_ins import EarlyFusion, flipped_average, inputs
 from torch import nn
 
+from clickmask.backends.shapes import named_extents
 from clickmask.manifest import GraphSpec, TensorSpec
 from clickmask_export import graph_lint
 from clickmask_export.errors import BuildError
@@ -36,6 +37,14 @@ def network_graph():
 def diffusion():
     """The paper's ten stages of Pixel Diffusion."""
     graph = diffusion_graph(PixelDiffusion(PixelDiffusionConfig()))
+    return graph, export_onnx(graph)
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    """What a click of an encode-once network costs."""
+    config = EncodeOnceConfig(widths=(8, 12, 16, 20), click_widths=(4, 5, 6, 7))
+    _, graph = make_graphs(EncodeOnceCDNet(config).eval(), flip=False, precision="fp32")
     return graph, export_onnx(graph)
 
 
@@ -117,11 +126,9 @@ def test_clicks_are_drawn_into_planes_of_a_stated_shape(network_graph):
     assert all(shapes[node.input[0]] == shapes[node.output[0]] for node in drawn)
 
 
-def test_every_sum_of_maps_in_a_decoder_states_one_shape():
+def test_every_sum_of_maps_in_a_decoder_states_one_shape(decoder):
     """Else ONNX Runtime would not compute it as part of the convolution before it (decision 0008)."""
-    config = EncodeOnceConfig(widths=(8, 12, 16, 20), click_widths=(4, 5, 6, 7))
-    _, decoder = make_graphs(EncodeOnceCDNet(config).eval(), flip=False, precision="fp32")
-    graph = export_onnx(decoder).graph
+    graph = decoder[1].graph
     shapes = {
         value.name: tuple(d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim)
         for value in graph.value_info
@@ -135,6 +142,20 @@ def test_every_sum_of_maps_in_a_decoder_states_one_shape():
         assert isinstance(shape[1], int)
     stated = {name for node in graph.node if node.op_type == "Conv" for name in node.output}
     assert stated <= shapes.keys()
+
+
+def test_one_image_of_a_size_leaves_only_the_number_of_clicks_open(decoder, tmp_path):
+    """So that ONNX Runtime adds in place and works out no shape but that at each click (decision 0029)."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    for name, extent in named_extents(decoder[0].spec, {"B": 1, "S": 96}).items():
+        options.add_free_dimension_override_by_name(name, extent)
+    onnxruntime.InferenceSession(serialise(decoder[1]), options, providers=["CPUExecutionProvider"])
+
+    nodes = onnx.load(tmp_path / "optimised.onnx").graph.node
+    asked = [(node.input[0], node.attribute) for node in nodes if node.op_type == "Shape"]
+    assert [name for name, _ in asked] == ["clicks"]
+    assert {attribute.name: attribute.i for attribute in asked[0][1]} == {"start": 1, "end": 2}
 
 
 def test_shapes_carry_the_symbols_of_the_manifest(exported):

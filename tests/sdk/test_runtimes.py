@@ -12,7 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bundles import artefact, change_manifest, file_entry, make_bundle, prompt, read_manifest, write_manifest
+from bundles import (
+    artefact,
+    change_manifest,
+    expected_logits,
+    file_entry,
+    make_bundle,
+    prompt,
+    read_manifest,
+    write_manifest,
+)
 from runtimes import CPU, CUDA, fake_onnxruntime, hollow
 from tensorrt_double import HOST
 
@@ -135,6 +144,74 @@ def test_onnxruntime_sessions_close_while_others_run(one_runtime: Callable[[str]
     worker.join()
 
     assert len(results) == 20
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Every session that ONNX Runtime opens from now on."""
+    import onnxruntime
+
+    sessions: list[Any] = []
+    real = onnxruntime.InferenceSession
+
+    def spy(*arguments: Any, **rest: Any) -> Any:
+        sessions.append(real(*arguments, **rest))
+        return sessions[-1]
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", spy)
+    return sessions
+
+
+@pytest.mark.parametrize("encodes_once", [False, True])
+def test_onnxruntime_knows_the_shapes_of_one_images_click_ahead_and_of_a_batch_none(
+    tmp_path: Path, opened: list[Any], encodes_once: bool
+) -> None:
+    backend = open_backend(load_bundle(make_bundle(tmp_path, encodes_once=encodes_once)))
+    sizes = backend.manifest.input.sizes
+    assert len(sizes) > 1
+
+    for batch, size in [(1, size) for size in sizes] * 2 + [(2, sizes[0]), (3, sizes[1])]:
+        image, clicks, previous_mask = prompt(batch, size)
+        expected = expected_logits(image, clicks, previous_mask, encodes_once)
+        logits = backend.decode(backend.encode(image), clicks, previous_mask)
+        np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+    shapes = [{tensor.name: tensor.shape for tensor in session.get_inputs()} for session in opened]
+    masks = [shape["previous_mask"] for shape in shapes if "previous_mask" in shape]
+    encoders = [shape["image"] for shape in shapes if "clicks" not in shape]
+    assert sorted(masks, key=str) == sorted([*([1, 1, s, s] for s in sizes), ["B", 1, "S", "S"]], key=str)
+    assert encoders == [["B", 3, "S", "S"]] * encodes_once
+
+
+def test_a_click_waits_for_no_other_sizes_opening_and_no_size_is_opened_twice(
+    one_runtime: Callable[[str], Any], opened: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime
+
+    backend = open_backend(one_runtime("onnxruntime"), threads=1)
+    small, *_, large = backend.manifest.input.sizes
+    begun, go = threading.Event(), threading.Event()
+    spy = onnxruntime.InferenceSession
+
+    def held(*arguments: Any, **rest: Any) -> Any:
+        begun.set()
+        assert go.wait(10)
+        return spy(*arguments, **rest)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", held)
+    before = len(opened)
+    encoders = [threading.Thread(target=backend.encode, args=(prompt(1, small)[0],)) for _ in range(2)]
+    for encoder in encoders:
+        encoder.start()
+    assert begun.wait(10)
+    image, clicks, previous_mask = prompt(1, large)
+    backend.decode(backend.encode(image), clicks, previous_mask)
+    assert len(opened) == before
+    go.set()
+    for encoder in encoders:
+        encoder.join(10)
+
+    assert len(opened) == before + 1
 
 
 # A host without a runtime, or with half of one

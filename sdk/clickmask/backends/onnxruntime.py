@@ -2,14 +2,16 @@
 
 Arrays are bound rather than fed, so that features stay as ONNX Runtime made them between clicks. Nothing
 bound is kept for the next call: that saved nothing measurable (decision 0016), and calls may run at the same
-time.
+time. Each input size has sessions of its own, which know every shape ahead (decision 0029).
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,10 @@ from ..bundle import Bundle
 from ..errors import BackendError, BackendUnavailableError
 from ..manifest import Artefact, Manifest
 from . import host
-from .base import Backend
+from .base import Backend, Features
+from .cuda_memory import DeviceArray
 from .diffusion import Choice, Place, choose
+from .shapes import extents, named_extents
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
 _QUIET = 3  # ORT severity: errors and worse
@@ -41,15 +45,29 @@ class OnnxRuntimeBackend(Backend):
     def __init__(
         self,
         manifest: Manifest,
-        sessions: dict[str, Any],
+        graphs: Sequence[str],
+        opener: Callable[[str, int | None], Any],
         device: str,
         reason: str,
         choice: Choice | None = None,
         threads: int | None = None,
     ) -> None:
-        """Take over one open session for each graph that runs; applications call ``open``."""
+        """Open the graphs, for a photograph's first view; applications call ``open``.
+
+        Args:
+            manifest: See ``Backend``, as for what is not explained here.
+            graphs: Those that run.
+            opener: Gives a session of a graph: for one image of a size, or, given None, for any.
+            device: See there.
+            reason: See there.
+            choice: See there.
+            threads: See there.
+        """
         super().__init__("onnxruntime", device, reason, manifest, choice, threads)
-        self._sessions = sessions
+        self._opener, self._opening = opener, threading.Lock()
+        self._sessions: dict[tuple[str, int | None], Any] = {}
+        for graph in graphs:
+            self._session(graph, {"B": 1, "S": max(manifest.input.sizes)})
 
     @classmethod
     def open(
@@ -79,13 +97,27 @@ class OnnxRuntimeBackend(Backend):
         ort = import_runtime(device)
         choice = choose(bundle.manifest, pixel_diffusion, device)
         threads = threads or host.physical_cores()
-        sessions: dict[str, Any] = {}
-        for graph in filter(choice.opens, bundle.manifest.graphs):
-            path, options = bundle.file(artefact, graph), session_options(ort, threads)
-            providers = ["CPUExecutionProvider"]
-            sessions[graph] = open_session(ort, path.read_bytes(), path.name, options, providers)
-            check_names(bundle.manifest, graph, sessions[graph])
-        return cls(bundle.manifest, sessions, device, reason, choice, threads)
+        models = {
+            graph: bundle.file(artefact, graph).read_bytes()
+            for graph in filter(choice.opens, bundle.manifest.graphs)
+        }
+
+        def opener(graph: str, size: int | None) -> Any:
+            name, spec = artefact.files[graph].path, bundle.manifest.graphs[graph]
+            fixed = {} if size is None else named_extents(spec, {"B": 1, "S": size})
+            options = session_options(ort, threads, fixed)
+            session = open_session(ort, models[graph], name, options, ["CPUExecutionProvider"])
+            check_names(bundle.manifest, graph, session)
+            return session
+
+        return cls(bundle.manifest, tuple(models), opener, device, reason, choice, threads)
+
+    def encode(self, image: np.ndarray | DeviceArray, local: bool = False) -> Features:
+        """See :meth:`Backend.encode`; opens what decodes them, too: a click seldom waits for this one."""
+        features = super().encode(image, local)
+        batch, _, size, _ = features.tensors["image"].shape
+        self._session(features.graph, {"B": batch, "S": size})
+        return features
 
     def close(self) -> None:
         """Drop the sessions; see :meth:`Backend.close`."""
@@ -108,8 +140,22 @@ class OnnxRuntimeBackend(Backend):
         whole = self._download(array)
         return [self._upload(whole[i : i + 1].copy()) for i in range(len(whole))]
 
+    def _session(self, graph: str, dims: Mapping[str, int]) -> Any:
+        """The session of a call, opened when first needed.
+
+        One image's clicks have one for each size. An encoder gains nothing by that and would take its memory
+        once for each; a batch would need one for each number of images.
+        """
+        key = (graph, dims["S"] if dims["B"] == 1 and graph != "encoder" else None)
+        if key not in self._sessions:  # asked without the lock: who has a session waits for no other's
+            with self._opening:
+                if key not in self._sessions:
+                    self._sessions[key] = self._opener(*key)
+        return self._sessions[key]
+
     def _run(self, graph: str, feeds: dict[str, Any]) -> dict[str, Any]:
-        session = self._sessions[graph]
+        inputs = self.manifest.graphs[graph].inputs
+        session = self._session(graph, extents(inputs, {name: feed.shape for name, feed in feeds.items()}))
         binding = session.io_binding()  # one per call: what makes concurrent calls safe
         for name, feed in feeds.items():
             if isinstance(feed, _DeviceArray):
@@ -172,14 +218,16 @@ def _why_no_cuda(ort: Any) -> str:
     )
 
 
-def session_options(ort: Any, threads: int) -> Any:
-    """Of a session with so many threads."""
+def session_options(ort: Any, threads: int, fixed: Mapping[str, int] = MappingProxyType({})) -> Any:
+    """Of a session with so many threads; fixed: extents that every call will have, by their names."""
     options = ort.SessionOptions()
+    for name, extent in fixed.items():
+        options.add_free_dimension_override_by_name(name, extent)
     options.intra_op_num_threads = threads
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = _QUIET
-    # A pattern plans the memory of one shape and keeps it: with four input sizes that held up to 50 MB more
-    # and made no call quicker (decision 0016).
+    # A pattern plans the memory of one shape and keeps it: 10 to 80 MB more for a fiftieth of the decoder
+    # (decisions 0016, 0029).
     options.enable_mem_pattern = False
     # Threads spin briefly for the next of many small nodes, and not between clicks, while a person thinks:
     # that would take the cores of the application around us. Longer is hardly quicker (decision 0022).

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidInputError
-from ..manifest import InputSpec, TensorSpec
+from ..manifest import GraphSpec, InputSpec, TensorSpec
 from .cuda_memory import DeviceArray
 
 
@@ -69,3 +69,10 @@ def extents(specs: tuple[TensorSpec, ...], shapes: Mapping[str, tuple[int, ...]]
                 symbol, _, divisor = want.partition("/")
                 found[symbol] = got * int(divisor or 1)
     return found
+
+
+def named_extents(graph: GraphSpec, dims: Mapping[str, int]) -> dict[str, int]:
+    """What a graph's symbolic extents are, by name ("S/4"), where `dims` binds their symbols."""
+    extents = (extent for spec in (*graph.inputs, *graph.outputs) for extent in spec.shape)
+    names = {extent for extent in extents if isinstance(extent, str) and extent.partition("/")[0] in dims}
+    return {name: _dimension(name, 0, dict(dims)) for name in names}
