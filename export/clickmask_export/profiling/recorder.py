@@ -11,10 +11,9 @@ import threading
 import time
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,8 +39,7 @@ _STEPS = {
 }
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """Something that a backend did.
 
     Attributes:
@@ -61,6 +59,12 @@ class Span:
     encoded: float = 0.0
 
 
+class _Inner(threading.local):
+    """Of each thread: how long the spans inside the open one took so far."""
+
+    seconds = 0.0
+
+
 class Recording:
     """What a recorded backend did.
 
@@ -75,15 +79,17 @@ class Recording:
         self.spans: list[Span] = []
         self.synchronise: Callable[[], None] | None = None
         self._encoded: weakref.WeakKeyDictionary[Features, float] = weakref.WeakKeyDictionary()
-        self._inner = threading.local()
+        self._inner = _Inner()
 
-    @contextmanager
-    def span(self, name: str, features: Features | None = None) -> Iterator[None]:
-        """Note what happens inside; nothing where that fails."""
-        outer, self._inner.seconds = getattr(self._inner, "seconds", 0.0), 0.0
+    def span(
+        self, name: str, call: Callable[..., Any], *arguments: Any, features: Features | None = None
+    ) -> Any:
+        """Make a call and note it; nothing where it fails."""
+        # No context manager: what it takes counts as the backend's own checks.
+        outer, self._inner.seconds = self._inner.seconds, 0.0
         start = time.perf_counter()
         try:
-            yield
+            result = call(*arguments)
             if self.synchronise is not None:
                 self.synchronise()
         finally:
@@ -91,6 +97,7 @@ class Recording:
             own, self._inner.seconds = end - start - self._inner.seconds, outer + end - start
         encoded = 0.0 if features is None else self._encoded.get(features, 0.0)
         self.spans.append(Span(name, start, end, own, threading.get_ident(), encoded))
+        return result
 
     def encoded(self, features: Features) -> None:
         """Note when features came to be: now."""
@@ -103,27 +110,26 @@ class _Recorded(Backend):
     _recording: Recording
 
     def encode(self, image: np.ndarray, local: bool = False) -> Features:
-        with self._recording.span(_ENCODE):
-            features = super().encode(image, local)
+        features: Features = self._recording.span(_ENCODE, super().encode, image, local)
         self._recording.encoded(features)
         return features
 
     def decode(
         self, features: Features, clicks: np.ndarray, previous_mask: np.ndarray | None = None
     ) -> np.ndarray:
-        with self._recording.span(_DECODE, features):
-            return super().decode(features, clicks, previous_mask)
+        arguments = (features, clicks, previous_mask)
+        result: np.ndarray = self._recording.span(_DECODE, super().decode, *arguments, features=features)
+        return result
 
     def decode_on_device(self, features: Features, clicks: np.ndarray, previous_mask: Any = None) -> Any:
-        with self._recording.span(_DECODE, features):
-            return super().decode_on_device(features, clicks, previous_mask)
+        arguments = (features, clicks, previous_mask)
+        return self._recording.span(_DECODE, super().decode_on_device, *arguments, features=features)
 
     def _guard(self, call: Any, *arguments: Any) -> Any:
         name = getattr(call, "__name__", "")
         if name == "_run":
             name = arguments[0]
-        with self._recording.span(_STEPS.get(name, name)):
-            return super()._guard(call, *arguments)
+        return self._recording.span(_STEPS.get(name, name), super()._guard, call, *arguments)
 
 
 def record(backend: Backend) -> Recording:
