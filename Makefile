@@ -27,7 +27,7 @@ check: .venv/ready  ## style and types
 accuracy: .venv/ready  ## docs/benchmarks/accuracy.md, from the benchmark folders below $(DATA)/eval
 	mkdir -p out
 	$(VENV)/clickmask evaluate default --root $(DATA)/eval --dataset grabcut berkeley davis coco_mval_dev \
-		--protocol-size --anchor grabcut random_walker --anchor-on grabcut berkeley \
+		--protocol-size --anchor grabcut random_walker --anchor-on grabcut berkeley --workers 2 \
 		--json out/accuracy.json --markdown docs/benchmarks/accuracy.md
 
 parity: .venv/ready  ## docs/benchmarks/parity.md, from a bundle of every family built here; an hour or two

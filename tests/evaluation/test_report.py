@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,17 @@ def test_a_page_says_what_its_other_rows_are() -> None:
 def test_seconds_beside_other_workers_are_no_figures() -> None:
     run = finished(IOUS)
     run["hosts"] = [{**HOST, "workers": 4}]
-    (row,) = [line for line in markdown([run]).splitlines() if line.startswith("| disks")]
-    assert [cell.strip() for cell in row.strip("|").split("|")][-3:-1] == ["", ""]
+    page = markdown([run, finished(IOUS)])
+    shared, alone = (
+        [cell.strip() for cell in line.strip("|").split("|")][-3:-1]
+        for line in page.splitlines()
+        if line.startswith("| disks")
+    )
+    assert shared == ["", ""]
+    assert all(alone)
+
+    assert "The ms are" in page
+    assert not re.search(r"\bms\b", markdown([run, run]))
 
 
 def test_a_page_has_a_row_for_each_limit() -> None:

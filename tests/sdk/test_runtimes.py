@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import gc
 import sys
+import tempfile
 import threading
 import types
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -163,7 +167,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 @pytest.mark.parametrize("encodes_once", [False, True])
-def test_onnxruntime_knows_the_shapes_of_one_images_click_ahead_and_of_a_batch_none(
+def test_a_decoder_has_a_session_for_one_image_of_each_size_and_one_for_all_batches(
     tmp_path: Path, opened: list[Any], encodes_once: bool
 ) -> None:
     backend = open_backend(load_bundle(make_bundle(tmp_path, encodes_once=encodes_once)))
@@ -179,16 +183,17 @@ def test_onnxruntime_knows_the_shapes_of_one_images_click_ahead_and_of_a_batch_n
     shapes = [{tensor.name: tensor.shape for tensor in session.get_inputs()} for session in opened]
     masks = [shape["previous_mask"] for shape in shapes if "previous_mask" in shape]
     encoders = [shape["image"] for shape in shapes if "clicks" not in shape]
-    assert sorted(masks, key=str) == sorted([*([1, 1, s, s] for s in sizes), ["B", 1, "S", "S"]], key=str)
+    fixed = [[1, 1, size, size] for size in sizes] if encodes_once else []
+    assert sorted(masks, key=str) == sorted([*fixed, ["B", 1, "S", "S"]], key=str)
     assert encoders == [["B", 3, "S", "S"]] * encodes_once
 
 
 def test_a_click_waits_for_no_other_sizes_opening_and_no_size_is_opened_twice(
-    one_runtime: Callable[[str], Any], opened: list[Any], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, opened: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import onnxruntime
 
-    backend = open_backend(one_runtime("onnxruntime"), threads=1)
+    backend = open_backend(load_bundle(make_bundle(tmp_path, encodes_once=True)), threads=1)
     small, *_, large = backend.manifest.input.sizes
     begun, go = threading.Event(), threading.Event()
     spy = onnxruntime.InferenceSession
@@ -212,6 +217,67 @@ def test_a_click_waits_for_no_other_sizes_opening_and_no_size_is_opened_twice(
         encoder.join(10)
 
     assert len(opened) == before + 1
+
+
+@pytest.mark.parametrize("closer", ["own thread", "another"])
+def test_a_backend_closed_while_a_size_is_opened_keeps_nothing_and_says_that_it_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closer: str
+) -> None:
+    import onnxruntime
+
+    backend = open_backend(load_bundle(make_bundle(tmp_path, encodes_once=True)), threads=1)
+    image, clicks, previous_mask = prompt(1, backend.manifest.input.sizes[0])
+    real, kept = onnxruntime.InferenceSession, []
+    other = threading.Thread(target=backend.close)
+
+    def closing(*arguments: Any, **rest: Any) -> Any:
+        session = real(*arguments, **rest)
+        kept.append(weakref.ref(session))
+        if closer == "another":
+            other.start()
+        else:  # as a finaliser does
+            backend.close()
+        return session
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", closing)
+    with contextlib.suppress(BackendError):  # the encoder ran before
+        features = backend.encode(image)
+    if closer == "another":
+        other.join(10)
+
+    with pytest.raises(BackendError, match="got a call after close"):
+        backend.decode(features, clicks, previous_mask)
+    gc.collect()
+    assert [session() for session in kept] == [None]
+
+
+def test_what_stands_in_the_way_of_opening_another_size_is_a_backend_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = open_backend(load_bundle(make_bundle(tmp_path / "bundle", encodes_once=True)), threads=1)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "no_such_folder"))
+
+    with pytest.raises(BackendError, match="no_such_folder"):
+        backend.encode(prompt(1, backend.manifest.input.sizes[0])[0])
+
+
+def test_a_decoder_of_one_size_needs_no_size_among_its_inputs(tmp_path: Path) -> None:
+    folder = make_bundle(tmp_path, encodes_once=True, input={"previous_mask": False, "sizes": [64]})
+    expected = decoded(folder)
+    document = read_manifest(folder)
+    for graph, side in (("encoder", "outputs"), ("decoder", "inputs")):
+        for tensor in document["graphs"][graph][side]:
+            tensor["shape"] = [16 if extent == "S/4" else extent for extent in tensor["shape"]]
+    write_manifest(folder, document)
+
+    np.testing.assert_array_equal(decoded(folder), expected)
+
+
+def decoded(folder: Path) -> np.ndarray:
+    """What a bundle of one size gives for some clicks without a previous mask."""
+    backend = open_backend(load_bundle(folder), threads=1)
+    image, clicks, _ = prompt(1, backend.manifest.input.sizes[0])
+    return backend.decode(backend.encode(image), clicks)
 
 
 # A host without a runtime, or with half of one
@@ -246,8 +312,8 @@ def test_missing_runtime_names_the_command_that_installs_it(
     [
         ("onnxruntime", "onnxruntime", "cpu", r'onnxruntime-gpu && pip install "clickmask\[cpu\]"'),
         ("onnxruntime", "onnxruntime", "cuda", r'onnxruntime-gpu && pip install "clickmask\[gpu\]"'),
-        ("torchscript", "torch", "cpu", r'--force-reinstall "clickmask\[torchscript\]"'),
-        ("torchscript", "torch", "cuda", r'--force-reinstall "clickmask\[torchscript\]"'),
+        ("torchscript", "torch", "cpu", r"--force-reinstall torch"),
+        ("torchscript", "torch", "cuda", r"--force-reinstall torch"),
     ],
 )
 def test_hollow_runtime_is_named_with_its_place_and_remedy(

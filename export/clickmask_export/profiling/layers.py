@@ -19,6 +19,7 @@ import numpy as np
 from clickmask.backends.click_rows import by_label
 from clickmask.backends.host import split_device
 from clickmask.backends.onnxruntime import session_options
+from clickmask.backends.shapes import named_extents
 from clickmask.bundle import Bundle
 from clickmask.encode import click_slots
 from clickmask.manifest import Artefact, GraphSpec
@@ -110,28 +111,32 @@ def _extent(extent: int | str, size: int, slots: int) -> int:
 def _onnxruntime(
     bundle: Bundle, artefact: Artefact, graphs: list[str], size: int, runs: int, subject: Subject
 ) -> dict[str, Any]:
+    import onnxruntime
+
     found: dict[str, Any] = {}
     for graph in graphs:
-        model = bundle.file(artefact, graph)
-        inputs = inputs_of(bundle.manifest.graphs[graph], size, bundle.manifest.input.max_clicks)
+        model, spec = bundle.file(artefact, graph), bundle.manifest.graphs[graph]
+        inputs = inputs_of(spec, size, bundle.manifest.input.max_clicks)
+        on_cpu = subject.segmenter.backend.device == "cpu"
+        fixed = named_extents(spec, {"B": 1, "S": size}) if on_cpu and graph == "decoder" else {}
+        options = session_options(onnxruntime, subject.how.threads or 0, fixed)  # as the backend has them
         with tempfile.TemporaryDirectory(prefix="clickmask-") as folder:
             optimised = Path(folder) / "optimised.onnx"
-            times = _profile(model, optimised, inputs, runs, subject)
+            times = _profile(model, optimised, options, inputs, runs, subject.segmenter.backend.device)
             found[graph] = by_module(times, _modules(model, optimised))
     return found
 
 
 def _profile(
-    model: Path, optimised: Path, inputs: dict[str, np.ndarray], runs: int, subject: Subject
+    model: Path, optimised: Path, options: Any, inputs: dict[str, np.ndarray], runs: int, device: str
 ) -> dict[str, float]:
     """Milliseconds of one run by node, in a session of its own with ONNX Runtime's profiler."""
     import onnxruntime
 
-    options = session_options(onnxruntime, subject.how.threads or 0)  # as the backend has them
     options.enable_profiling = True
     options.profile_file_prefix = str(optimised.with_name("profile"))
     options.optimized_model_filepath = str(optimised)
-    kind, index = split_device(subject.segmenter.backend.device)
+    kind, index = split_device(device)
     cuda = ("CUDAExecutionProvider", {"device_id": str(index), "use_tf32": "0"})
     providers = [*([cuda] if kind == "cuda" else []), "CPUExecutionProvider"]
     session = onnxruntime.InferenceSession(str(model), options, providers=providers)

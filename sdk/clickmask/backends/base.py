@@ -337,9 +337,12 @@ class Backend(ABC):
         except Exception as exc:
             raise self._failure(exc) from exc
 
-    def _guard(self, call: Any, *arguments: Any) -> Any:
+    def _check_open(self) -> None:
         if self._closed:
             raise BackendError(f"{self.name}: expected an open backend, got a call after close().")
+
+    def _guard(self, call: Any, *arguments: Any) -> Any:
+        self._check_open()
         try:
             return call(*arguments)
         except ClickmaskError:

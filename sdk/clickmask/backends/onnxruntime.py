@@ -2,7 +2,7 @@
 
 Arrays are bound rather than fed, so that features stay as ONNX Runtime made them between clicks. Nothing
 bound is kept for the next call: that saved nothing measurable (decision 0016), and calls may run at the same
-time. Each input size has sessions of its own, which know every shape ahead (decision 0029).
+time. A decoder has a session for each input size, which knows every shape ahead (decision 0029).
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ class OnnxRuntimeBackend(Backend):
             threads: See there.
         """
         super().__init__("onnxruntime", device, reason, manifest, choice, threads)
-        self._opener, self._opening = opener, threading.Lock()
+        self._opener = opener
+        self._opening = threading.RLock()  # a finaliser may close where its thread is opening another
         self._sessions: dict[tuple[str, int | None], Any] = {}
         for graph in graphs:
             self._session(graph, {"B": 1, "S": max(manifest.input.sizes)})
@@ -93,36 +94,37 @@ class OnnxRuntimeBackend(Backend):
             BackendUnavailableError: ONNX Runtime or the kernel asked for cannot be used; the message has the
                 command to run.
             BackendError: The runtime refuses a graph.
+            BundleError: A graph was changed since the bundle was loaded.
         """
         ort = import_runtime(device)
         choice = choose(bundle.manifest, pixel_diffusion, device)
         threads = threads or host.physical_cores()
-        models = {
-            graph: bundle.file(artefact, graph).read_bytes()
-            for graph in filter(choice.opens, bundle.manifest.graphs)
-        }
+        graphs = tuple(filter(choice.opens, bundle.manifest.graphs))
+        models = {graph: bundle.read(artefact.files[graph]) for graph in graphs}
 
         def opener(graph: str, size: int | None) -> Any:
+            model = models[graph] if graph == "decoder" else models.pop(graph)  # which is opened once
             name, spec = artefact.files[graph].path, bundle.manifest.graphs[graph]
             fixed = {} if size is None else named_extents(spec, {"B": 1, "S": size})
             options = session_options(ort, threads, fixed)
-            session = open_session(ort, models[graph], name, options, ["CPUExecutionProvider"])
+            session = open_session(ort, model, name, options, ["CPUExecutionProvider"])
             check_names(bundle.manifest, graph, session)
             return session
 
-        return cls(bundle.manifest, tuple(models), opener, device, reason, choice, threads)
+        return cls(bundle.manifest, graphs, opener, device, reason, choice, threads)
 
     def encode(self, image: np.ndarray | DeviceArray, local: bool = False) -> Features:
         """See :meth:`Backend.encode`; opens what decodes them, too: a click seldom waits for this one."""
         features = super().encode(image, local)
         batch, _, size, _ = features.tensors["image"].shape
-        self._session(features.graph, {"B": batch, "S": size})
+        self._guard(self._session, features.graph, {"B": batch, "S": size})
         return features
 
     def close(self) -> None:
         """Drop the sessions; see :meth:`Backend.close`."""
-        super().close()
-        self._sessions = {}
+        with self._opening:  # so that none is opened after this
+            super().close()
+            self._sessions = {}
 
     def _upload(self, array: np.ndarray) -> _DeviceArray:
         import onnxruntime as ort
@@ -143,15 +145,19 @@ class OnnxRuntimeBackend(Backend):
     def _session(self, graph: str, dims: Mapping[str, int]) -> Any:
         """The session of a call, opened when first needed.
 
-        One image's clicks have one for each size. An encoder gains nothing by that and would take its memory
-        once for each; a batch would need one for each number of images.
+        Of a decoder and one image there is one for each size. An encoder gains nothing by that, and it, or
+        the whole network, would be in memory once for each; a batch would need one for each number of images.
         """
-        key = (graph, dims["S"] if dims["B"] == 1 and graph != "encoder" else None)
-        if key not in self._sessions:  # asked without the lock: who has a session waits for no other's
-            with self._opening:
-                if key not in self._sessions:
-                    self._sessions[key] = self._opener(*key)
-        return self._sessions[key]
+        key = (graph, dims.get("S") if dims["B"] == 1 and graph == "decoder" else None)
+        session = self._sessions.get(key)  # without the lock: who has a session waits for no other's
+        if session is not None:
+            return session
+        with self._opening:
+            self._check_open()
+            session = self._sessions.get(key) or self._opener(*key)
+            if not self._closed:
+                self._sessions[key] = session
+        return session
 
     def _run(self, graph: str, feeds: dict[str, Any]) -> dict[str, Any]:
         inputs = self.manifest.graphs[graph].inputs
@@ -192,7 +198,7 @@ def import_runtime(device: str) -> Any:
     except (ImportError, OSError) as exc:
         raise BackendUnavailableError(
             f"expected ONNX Runtime to import, got: {exc}; run: pip install --force-reinstall "
-            f'"clickmask[{extra}]"'
+            f"{'onnxruntime' if device == 'cpu' else 'onnxruntime-gpu'}"
         ) from exc
     if not hasattr(ort, "InferenceSession"):
         raise BackendUnavailableError(

@@ -18,6 +18,7 @@ _loggers: dict[
     str, Any
 ] = {}  # TensorRT keeps the first logger of a process, which must therefore never go away
 _lock = threading.Lock()
+_REINSTALL = 'pip install --force-reinstall "{}>=10.12,<12"'
 
 
 def import_tensorrt(name: str) -> Any:
@@ -30,13 +31,12 @@ def import_tensorrt(name: str) -> Any:
         module = importlib.import_module(name)
     except (ImportError, OSError, RuntimeError) as exc:
         raise BackendUnavailableError(
-            f"expected the module {name} to import, got: {exc}; run: pip install --force-reinstall "
-            '"clickmask[tensorrt]"'
+            f"expected the module {name} to import, got: {exc}; run: {_REINSTALL.format(name)}"
         ) from exc
     if not hasattr(module, "Runtime"):
         raise BackendUnavailableError(
             f"expected TensorRT, got a module without Runtime from {host.location(module)}; rename that "
-            'folder or run: pip install --force-reinstall "clickmask[tensorrt]"'
+            f"folder or run: {_REINSTALL.format(name)}"
         )
     return module
 

@@ -195,14 +195,12 @@ def _import_torch(device: str) -> Any:
         ) from exc
     except (ImportError, OSError) as exc:
         raise BackendUnavailableError(
-            f"expected torch to import, got: {exc}; run: pip install --force-reinstall "
-            '"clickmask[torchscript]"'
+            f"expected torch to import, got: {exc}; run: pip install --force-reinstall torch"
         ) from exc
     if not hasattr(torch, "jit"):
         raise BackendUnavailableError(
             f"expected torch, got a module without jit from {host.location(torch)}: half an installation, or "
-            "another folder of that name; rename that folder or run: pip install --force-reinstall "
-            '"clickmask[torchscript]"'
+            "another folder of that name; rename that folder or run: pip install --force-reinstall torch"
         )
     kind, index = host.split_device(device)
     if kind == "cpu":

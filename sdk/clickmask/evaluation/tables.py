@@ -9,6 +9,7 @@ from clickmask.evaluation.metrics import GOOD, THRESHOLDS
 from clickmask.evaluation.report import Run
 
 _SHOWN = (1, 3, 5, 10, 20, 50, 100)  # clicks
+_MS = ("ms session", "ms loop")
 _COLUMNS = (
     *(
         "data set",
@@ -22,7 +23,11 @@ _COLUMNS = (
         "NoF@90",
         "failures",
     ),
-    *("mIoU@1", "mIoU@3", "mIoU@5", "mIoU@20", "F@5", "F@20", "ms session", "ms loop", "data sha256"),
+    *("mIoU@1", "mIoU@3", "mIoU@5", "mIoU@20", "F@5", "F@20", *_MS, "data sha256"),
+)
+_TIMES = (
+    "The ms are those of a click: in the session alone (mean; median; mean until IoU 0.90) and of the",
+    "protocol's whole loop.",
 )
 
 
@@ -64,7 +69,9 @@ def _shared(run: Run) -> bool:
 
 def markdown(runs: Sequence[Run]) -> str:
     """The finished runs of one command, the bundle's first, as a Markdown page."""
-    settings = runs[0]["settings"]
+    settings, timed = runs[0]["settings"], not all(map(_shared, runs))
+    columns = [name for name in _COLUMNS if timed or name not in _MS]
+    rows = [(run, limit) for run in runs for limit in run["figures"]["limits"]]
     where, checkpoint = f"{settings['backend']} ({settings['device']})", settings["checkpoint_sha256"][:16]
     lines = [
         f"# Accuracy of `{settings['method']}`",
@@ -72,13 +79,13 @@ def markdown(runs: Sequence[Run]) -> str:
         f"Robot annotator through the Session API, at most {settings['clicks']} clicks, on {where};",
         f"checkpoint sha256 `{checkpoint}`. Written by `clickmask evaluate --markdown`. NoF counts a",
         "success at exactly the last click as a failure, as the public code does; `failures` does not. F is",
-        "the boundary's, and the ms are those of a click: in the session alone (mean; median; mean until IoU",
-        "0.90) and of the protocol's whole loop (docs/evaluation.md).",
+        "the boundary's (docs/evaluation.md).",
+        *(_TIMES if timed else ()),
         *_extras(runs),
         "",
-        f"| {' | '.join(_COLUMNS)} |",
-        "|---|---" + "|--:" * (len(_COLUMNS) - 3) + "|---|",
-        *(f"| {' | '.join(_cells(run, limit))} |" for run in runs for limit in run["figures"]["limits"]),
+        f"| {' | '.join(columns)} |",
+        "|---|---" + "|--:" * (len(columns) - 3) + "|---|",
+        *(f"| {' | '.join(_cells(*row, timed))} |" for row in rows),
     ]
     return "\n".join(lines) + "\n"
 
@@ -98,7 +105,7 @@ def _extras(runs: Sequence[Run]) -> list[str]:
     return lines
 
 
-def _cells(run: Run, limit: str) -> list[str]:
+def _cells(run: Run, limit: str, timed: bool) -> list[str]:
     settings, figures = run["settings"], run["figures"]
     numbers: dict[str, Any] = figures["limits"][limit]
     thresholds = [f"{t:.2f}" for t in THRESHOLDS]
@@ -107,7 +114,8 @@ def _cells(run: Run, limit: str) -> list[str]:
     miou = [_at(figures["miou"], k) for k in (1, 3, 5, 20)]
     outline = [_at(figures["boundary_f"], k) for k in (5, 20)]
     name = [settings["dataset"], settings["method"], str(figures["objects"]), limit]
-    return [*name, *noc, *fails, *miou, *outline, *_milliseconds(run), f"`{settings['data_sha256'][:16]}`"]
+    ms = _milliseconds(run) if timed else []
+    return [*name, *noc, *fails, *miou, *outline, *ms, f"`{settings['data_sha256'][:16]}`"]
 
 
 def _milliseconds(run: Run) -> list[str]:
