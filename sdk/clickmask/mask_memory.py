@@ -22,19 +22,18 @@ class MaskMemory:
         self._shape = shape
         self._idle: list[Mask] = []
 
-    def mask(self) -> tuple[Mask, bool]:
-        """A mask to paint on.
+    def mask(self) -> Mask:
+        """A mask to paint on, all of it.
 
         Returns:
-            (H, W) bool, C-contiguous; and whether it is all False. Otherwise it holds what an earlier mask
-            did, or what somebody wrote to that.
+            (H, W) bool, C-contiguous. It holds what an earlier mask did, or what somebody wrote to that, or
+            what was there: an allocator that clears memory does it on one thread.
         """
         try:
             memory = self._idle.pop()
         except IndexError:
-            memory = np.zeros(self._shape, np.bool_)  # fresh pages are zero: nothing is written yet
-            return _Loan(memory, self).mask(), True
-        return _Loan(memory, self).mask(), False
+            memory = np.empty(self._shape, np.bool_)
+        return _Loan(memory, self).mask()
 
     def take_back(self, memory: Mask) -> None:
         """Keep the memory of a mask that is gone for the next one."""

@@ -14,6 +14,7 @@ from .native_library import Canvas, check, library
 
 _THREADS = 2  # more of them wait for memory
 _ALONE = 1 << 20  # pixels of a mask below which a second thread comes too late
+_Found, _Counts = ctypes.c_int32 * 5, ctypes.c_int32 * 2  # quicker to make and to read than arrays
 
 
 def area_mean(
@@ -86,9 +87,10 @@ class Runs:
         corner: (x, y) of the image where its first row and column are.
     """
 
-    def __init__(self, handle: ctypes.c_void_p, corner: tuple[int, int] = (0, 0)) -> None:
-        """Take over a clickmask_runs."""
+    def __init__(self, handle: ctypes.c_void_p, most: int, corner: tuple[int, int] = (0, 0)) -> None:
+        """Take over a clickmask_runs, whose outlines have so many corners at most."""
         self.corner, self._handle, self._free = corner, handle, library().clickmask_runs_free
+        self._most = most
 
     def __del__(self) -> None:
         """Free them: each click makes some, and weakref.finalize would take as long as they do."""
@@ -97,11 +99,11 @@ class Runs:
     @classmethod
     def of(cls, mask: NDArray[np.bool_], corner: tuple[int, int] = (0, 0)) -> Runs:
         """Those of a mask, (H, W) bool, contiguous along rows."""
-        handle = ctypes.c_void_p()
+        handle, found = ctypes.c_void_p(), _Found()
         mask = mask.view(np.uint8) != 0  # an array seen as bool may hold other bytes
         where = (mask.ctypes.data, mask.strides[0], *mask.shape)
-        check(library().clickmask_mask_runs(*where, _threads(mask.size), ctypes.byref(handle)))
-        return cls(handle, corner)
+        check(library().clickmask_mask_runs(*where, _threads(mask.size), found, ctypes.byref(handle)))
+        return cls(handle, found[4], corner)
 
     def outlines(self) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
         """The outlines along pixel edges, each from its top left corner, in raster order of those.
@@ -109,19 +111,19 @@ class Runs:
         Returns:
             (N, 2) int32 corners (x, y) of one outline after the other, object on the right hand, where pixels
             that meet at a corner only are apart; (K,) int32, where each outline ends among them; and (K,)
-            int32, the number of the outer outline of its piece: a hole's, or its own.
+            int32, the number of the outer outline of its piece: a hole's, or its own. All share memory.
         """
-        counts = np.zeros(2, np.int32)
-        check(library().clickmask_corners(self._handle, counts.ctypes.data))
-        most = int(counts[0])
-        corners, (ends, owners) = np.empty((most, 2), np.int32), np.empty((2, most // 4), np.int32)
-        room = (corners.ctypes.data, ends.ctypes.data, owners.ctypes.data, counts.ctypes.data)
-        check(library().clickmask_outlines(self._handle, *room))
-        number, outlines = counts.tolist()
+        ends = 2 * self._most  # where they begin, behind the corners
+        owners = ends + self._most // 4
+        room, counts = np.empty(owners + self._most // 4, np.int32), _Counts()
+        start = room.ctypes.data
+        where = (start, start + 4 * ends, start + 4 * owners, counts)
+        check(library().clickmask_outlines(self._handle, *self.corner, *where))
+        corners, outlines = counts
         return (
-            corners[:number] + np.array(self.corner, np.int32),
-            ends[:outlines].copy(),
-            owners[:outlines].copy(),
+            room[: 2 * corners].reshape(-1, 2),
+            room[ends : ends + outlines],
+            room[owners : owners + outlines],
         )
 
 
@@ -154,7 +156,7 @@ def value_runs(
     """
     if values.dtype != np.float32 or values.strides[1] != values.itemsize:
         values = np.ascontiguousarray(values, np.float32)
-    box, handle = np.zeros(4, np.int32), ctypes.c_void_p()
+    found, handle = _Found(), ctypes.c_void_p()
     canvas, threads = None, _threads(shape[0] * shape[1])
     if onto is not None:
         place = (onto.ctypes.data, onto.strides[0], *onto.shape, *corner[::-1], clear)
@@ -163,11 +165,11 @@ def value_runs(
         library().clickmask_value_runs(
             *(values.ctypes.data, values.strides[0] // values.itemsize, *values.shape, limit),
             *(*steps, centre, *shape, threads),
-            *(canvas, box.ctypes.data, ctypes.byref(handle)),
+            *(canvas, found, ctypes.byref(handle)),
         )
     )
-    x0, y0, x1, y1 = box.tolist()
-    return (x0, y0, x1, y1) if x1 > x0 else None, Runs(handle, corner)
+    x0, y0, x1, y1, most = found
+    return (x0, y0, x1, y1) if x1 > x0 else None, Runs(handle, most, corner)
 
 
 def _threads(pixels: int) -> int:

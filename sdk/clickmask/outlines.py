@@ -112,6 +112,8 @@ class _Outlines(NamedTuple):
     @property
     def outer(self) -> list[bool]:
         """Which are outer ones: those leave their top left corner to the right, a hole's downwards."""
+        if self.owners is not None:
+            return [owner == number for number, owner in enumerate(self.owners.tolist())]
         starts = self.starts
         found: list[bool] = (self.corners[starts + 1, 0] > self.corners[starts, 0]).tolist()
         return found

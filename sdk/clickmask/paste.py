@@ -53,11 +53,10 @@ def paste_with_box(
         The mask and its box in the image. A pixel whose probability is the threshold but for rounding may
         fall on either side.
     """
-    out, blank = (memory or MaskMemory((image_size[1], image_size[0]))).mask()
+    out = (memory or MaskMemory((image_size[1], image_size[0]))).mask()
     if native_library.available():
-        return Painted(out, *_runs(logits, view, threshold, out, clear=not blank))
-    if not blank:
-        out[:] = False
+        return Painted(out, *_runs(logits, view, threshold, out))
+    out[:] = False
     return Painted(out, _interpolate(out[view.box.slices], logits, view, threshold))
 
 
@@ -79,7 +78,7 @@ def paste_probability(logits: FloatArray, view: View, image_size: tuple[int, int
 
 
 def _runs(
-    logits: FloatArray, view: View, threshold: float, onto: Mask | None = None, clear: bool = False
+    logits: FloatArray, view: View, threshold: float, onto: Mask | None = None
 ) -> tuple[Box | None, native_pixels.Runs]:
     """The mask's box in the image, and the runs of its rows; `native_pixels.value_runs` has the rest."""
     values, limit = _values(logits, view, threshold)
@@ -87,7 +86,7 @@ def _runs(
     steps = (_step(values.shape[0], shape[0], view), _step(values.shape[1], shape[1], view))
     centre = 0.0 if view.coordinates == "public" else 0.5
     corner = (view.box.x0, view.box.y0)
-    found, runs = native_pixels.value_runs(values, limit, shape, steps, centre, corner, onto, clear)
+    found, runs = native_pixels.value_runs(values, limit, shape, steps, centre, corner, onto, clear=True)
     return _box_in_image(found, view), runs
 
 

@@ -186,6 +186,19 @@ def test_one_affinity_serves_concurrent_calls():
         assert all(np.array_equal(got, each) for got in results[index])
 
 
+def test_weights_in_memory_of_earlier_ones_are_their_own():
+    """What is left of a crop of that size shows nowhere, and weights that live at once are apart."""
+    run(DEFAULT, make_scene(80, 100, "saturated"))
+    scenes = [make_scene(80, 100, kind) for kind in ("textured", "noise")]
+    weights = [
+        Affinity(np.ascontiguousarray(image.transpose(2, 0, 1)), options_of(state(DEFAULT)))
+        for _, image, _ in scenes
+    ]
+    for each, (logits, image, clicks) in zip(weights, scenes, strict=True):
+        expected = reference.pixel_diffusion(logits, image, clicks, state(DEFAULT))
+        assert_same_state(each.diffuse(logits, clicks), expected)
+
+
 def test_arrays_of_any_layout_are_read_right():
     logits, image, clicks = make_scene(50, 60)
     expected = run(DEFAULT, (logits, image, clicks))

@@ -161,9 +161,8 @@ class DevicePixels:
         """The mask in host memory; see `paste.paste_with_box`."""
         box = view.box
         bits = self._bits(logits, view)
-        out, blank = self._masks.mask()
-        if not blank:
-            out[:] = False
+        out = self._masks.mask()
+        out[:] = False
         out[box.slices] = np.unpackbits(bits, axis=1, count=box.width).view(np.bool_)
         return Painted(out, _box_of(bits, view))
 

@@ -54,32 +54,31 @@ typedef struct clickmask_canvas {
  *
  * values: (height, width), finite, rows `stride` floats apart; the outer ones extend outwards.
  * row_step, column_step, centre: mask row y lies at values row (y + centre) row_step - centre; columns likewise.
- * box: x0, y0, x1, y1 of the mask's pixels, half-open; all 0 where there are none.
  * canvas: where its pixels are set to 1, or NULL.
+ * found: x0, y0, x1, y1 of the mask's pixels, half-open, all 0 where there are none; and how many corners its
+ *   outlines have at most.
  * runs: the mask's.
  */
 CLICKMASK_API int clickmask_value_runs(const float *values, ptrdiff_t stride, int height, int width, float limit,
                                        double row_step, double column_step, double centre, int mask_height,
-                                       int mask_width, int threads, const clickmask_canvas *canvas, int32_t *box,
+                                       int mask_width, int threads, const clickmask_canvas *canvas, int32_t *found,
                                        clickmask_runs **runs);
 
-/* The runs of a mask, (height, width) bytes, 0 or 1, rows `stride` apart. */
+/* The runs of a mask, (height, width) bytes, 0 or 1, rows `stride` apart; found as above. */
 CLICKMASK_API int clickmask_mask_runs(const uint8_t *mask, ptrdiff_t stride, int height, int width, int threads,
-                                      clickmask_runs **runs);
-
-/* The most corners that the outlines of a mask can have. */
-CLICKMASK_API int clickmask_corners(const clickmask_runs *runs, int32_t *count);
+                                      int32_t *found, clickmask_runs **runs);
 
 /* The outlines of a mask along pixel edges, each from its top left corner, in raster order of those; object on
  * the right hand, pixels that meet at a corner only apart.
  *
- * corners: x, y of all outlines, one after the other, with room for clickmask_corners of them.
+ * left, top: the pixel where the mask's first row and column are; corners are counted from pixel (0, 0).
+ * corners: x, y of all outlines, one after the other, with room for as many as there are at most.
  * ends: where each outline ends there, with room for a quarter as many.
  * owners: the outer outline of the piece that each belongs to, by number: a hole's, or its own; as many.
  * counts: how many corners and outlines there are.
  */
-CLICKMASK_API int clickmask_outlines(const clickmask_runs *runs, int32_t *corners, int32_t *ends, int32_t *owners,
-                                     int32_t *counts);
+CLICKMASK_API int clickmask_outlines(const clickmask_runs *runs, int32_t left, int32_t top, int32_t *corners,
+                                     int32_t *ends, int32_t *owners, int32_t *counts);
 
 CLICKMASK_API void clickmask_runs_free(clickmask_runs *runs);
 

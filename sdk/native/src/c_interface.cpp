@@ -35,6 +35,13 @@ bool holds(const clickmask_canvas &canvas, int height, int width) {
   return canvas.pixels != nullptr && inside && canvas.left >= 0 && canvas.left <= canvas.width - width;
 }
 
+void tell(const Runs &runs, int32_t *found) {
+  const RunsBox box = box_of(runs);
+  const std::size_t corners = 2 * runs.edges();
+  const int facts[] = {box.x0, box.y0, box.x1, box.y1, static_cast<int>(std::min<std::size_t>(corners, INT32_MAX))};
+  std::copy(facts, facts + 5, found);
+}
+
 }  // namespace
 
 int clickmask_abi(void) { return CLICKMASK_ABI; }
@@ -116,20 +123,18 @@ int clickmask_lerp(const float *values, int height, int width, const double *row
 
 int clickmask_value_runs(const float *values, ptrdiff_t stride, int height, int width, float limit,
                          double row_step, double column_step, double centre, int mask_height, int mask_width,
-                         int threads, const clickmask_canvas *canvas, int32_t *box, clickmask_runs **runs) {
-  if (values == nullptr || box == nullptr || runs == nullptr) return CLICKMASK_INVALID;
+                         int threads, const clickmask_canvas *canvas, int32_t *found, clickmask_runs **runs) {
+  if (values == nullptr || found == nullptr || runs == nullptr) return CLICKMASK_INVALID;
   if (!(row_step >= 0) || !(column_step >= 0)) return CLICKMASK_INVALID;
   if (!std::isfinite(row_step) || !std::isfinite(column_step) || !std::isfinite(centre)) return CLICKMASK_INVALID;
   if (!is_size(height, width) || !is_size(mask_height, mask_width, kPictureSide)) return CLICKMASK_INVALID;
   if (canvas != nullptr && !holds(*canvas, mask_height, mask_width)) return CLICKMASK_INVALID;
   try {
     const Positions positions = {row_step, column_step, centre, mask_height, mask_width};
-    Runs found = runs_of(*find_kernels(nullptr), {values, stride, height, width, limit}, positions,
-                         threads_or_all(threads), canvas);
-    const RunsBox tight = box_of(found);
-    const int edges[] = {tight.x0, tight.y0, tight.x1, tight.y1};
-    std::copy(edges, edges + 4, box);
-    *runs = new clickmask_runs{std::move(found)};
+    Runs all = runs_of(*find_kernels(nullptr), {values, stride, height, width, limit}, positions,
+                       threads_or_all(threads), canvas);
+    tell(all, found);
+    *runs = new clickmask_runs{std::move(all)};
     return CLICKMASK_OK;
   } catch (const std::bad_alloc &) {
     return CLICKMASK_OUT_OF_MEMORY;
@@ -137,31 +142,26 @@ int clickmask_value_runs(const float *values, ptrdiff_t stride, int height, int 
 }
 
 int clickmask_mask_runs(const uint8_t *mask, ptrdiff_t stride, int height, int width, int threads,
-                        clickmask_runs **runs) {
-  if (mask == nullptr || runs == nullptr || !is_size(height, width, kPictureSide)) return CLICKMASK_INVALID;
+                        int32_t *found, clickmask_runs **runs) {
+  if (mask == nullptr || found == nullptr || runs == nullptr) return CLICKMASK_INVALID;
+  if (!is_size(height, width, kPictureSide)) return CLICKMASK_INVALID;
   try {
-    *runs = new clickmask_runs{runs_of(mask, stride, height, width, threads_or_all(threads))};
+    Runs all = runs_of(mask, stride, height, width, threads_or_all(threads));
+    tell(all, found);
+    *runs = new clickmask_runs{std::move(all)};
     return CLICKMASK_OK;
   } catch (const std::bad_alloc &) {
     return CLICKMASK_OUT_OF_MEMORY;
   }
 }
 
-int clickmask_corners(const clickmask_runs *runs, int32_t *count) {
-  if (runs == nullptr || count == nullptr) return CLICKMASK_INVALID;
-  const std::size_t corners = 2 * runs->runs.edges();
-  if (corners > INT32_MAX) return CLICKMASK_OUT_OF_MEMORY;
-  *count = static_cast<int32_t>(corners);
-  return CLICKMASK_OK;
-}
-
-int clickmask_outlines(const clickmask_runs *runs, int32_t *corners, int32_t *ends, int32_t *owners,
-                       int32_t *counts) {
+int clickmask_outlines(const clickmask_runs *runs, int32_t left, int32_t top, int32_t *corners, int32_t *ends,
+                       int32_t *owners, int32_t *counts) {
   if (runs == nullptr || corners == nullptr || ends == nullptr || owners == nullptr || counts == nullptr)
     return CLICKMASK_INVALID;
   if (runs->runs.edges() > INT32_MAX / 2) return CLICKMASK_OUT_OF_MEMORY;
   try {
-    const OutlineCounts found = find_outlines(runs->runs, {corners, ends, owners});
+    const OutlineCounts found = find_outlines(runs->runs, left, top, {corners, ends, owners});
     counts[0] = found.corners, counts[1] = found.outlines;
     return CLICKMASK_OK;
   } catch (const std::bad_alloc &) {

@@ -16,6 +16,6 @@ struct OutlineCounts {
   std::int32_t corners, outlines;
 };
 
-// Each from its top left corner, object on the right hand, in raster order of those corners; pixels that meet at a
-// corner only are apart.
-OutlineCounts find_outlines(const Runs &runs, const Outlines &found);
+// Of a mask whose first pixel is at (left, top) of an image: each from its top left corner, object on the right
+// hand, in raster order of those corners; pixels that meet at a corner only are apart.
+OutlineCounts find_outlines(const Runs &runs, std::int32_t left, std::int32_t top, const Outlines &found);

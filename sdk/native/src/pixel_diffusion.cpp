@@ -4,8 +4,8 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
-#include "scratch.h"
 #include "threads.h"
 
 namespace {
@@ -14,6 +14,15 @@ constexpr int kPlanes = 3;       // the colours first, then the states
 constexpr int kMinRows = 8;      // of a chunk: enough work to be worth taking
 constexpr int kSegment = 256;    // columns whose squared distances to clicks are held at once
 constexpr float kNoClick = 2e9f;
+
+// The working planes of one call, in any memory that is large enough.
+Scratch<float> planes_of(const Grid &grid) { return {kPlanes * grid.size(), std::numeric_limits<std::size_t>::max()}; }
+
+// In just as much memory as is needed: weights are kept, and counted, for as long as their crop.
+Scratch<std::uint16_t> codes_of(const Grid &grid, int neighbours) {
+  const std::size_t count = grid.padded_width() * grid.height() * neighbours;
+  return {count, count};
+}
 
 int reach_of(const clickmask_diffusion_options &options) {
   return *std::max_element(options.dilations, options.dilations + options.dilation_count);
@@ -70,9 +79,9 @@ Affinity::Affinity(const clickmask_diffusion_options &options, const Kernels &ke
       grid_(height, width, reach_of(options)),
       neighbours_(8 * options.dilation_count),
       chunk_rows_(std::max(kMinRows, reach_of(options))),
-      codes_(grid_.padded_width() * height * neighbours_),
+      codes_(codes_of(grid_, neighbours_)),
       inverse_sums_(grid_.padded_width() * height) {
-  const Scratch planes(kPlanes * grid_.size());
+  const Scratch<float> planes = planes_of(grid_);
   weigh(image, planes.data(), threads);
 }
 
@@ -106,7 +115,7 @@ void Affinity::weigh_row(float *colours, int y) {
 }
 
 bool Affinity::diffuse(const float *logits, const float *clicks, int click_count, int threads, float *result) {
-  const Scratch planes(kPlanes * grid_.size());
+  const Scratch<float> planes = planes_of(grid_);
   float *states[2] = {planes.data(), planes.data() + grid_.size()};
   const int last = options_.iterations;
   std::atomic<bool> finite{true};

@@ -3,6 +3,7 @@
 
 #include "clickmask_native.h"
 #include "planes.h"
+#include "scratch.h"
 
 // The weights of one crop (Eq. 8).
 class Affinity {
@@ -26,6 +27,6 @@ class Affinity {
   const Kernels &kernels_;
   Grid grid_;
   int neighbours_, chunk_rows_;
-  Buffer<std::uint16_t> codes_;  // [row][block][neighbour][kBlock]
-  Buffer<float> inverse_sums_;     // [row][padded column]
+  Scratch<std::uint16_t> codes_;  // [row][block][neighbour][kBlock]
+  Buffer<float> inverse_sums_;    // [row][padded column]
 };

@@ -1,20 +1,28 @@
 #include "scratch.h"
 
 #include <atomic>
+#include <cstdint>
 
 namespace {
 
-// One buffer waits for the next call, the newest; calls at once beyond it make their own. Never destroyed: a call
-// may be running when the process ends. No lock: a fork would copy it held.
-std::atomic<Buffer<float> *> idle{nullptr};
+// The newest, also of calls at once. Never destroyed: a call may be running when the process ends. No lock: a fork
+// would copy it held.
+template <typename T>
+std::atomic<Buffer<T> *> idle{nullptr};
 
 }  // namespace
 
-Scratch::Scratch(std::size_t count) : buffer_(idle.exchange(nullptr)) {
-  if (buffer_ == nullptr || buffer_->bytes() < count * sizeof(float)) {
-    buffer_.reset();
-    buffer_ = std::make_unique<Buffer<float>>(count);
-  }
+template <typename T>
+Scratch<T>::Scratch(std::size_t count, std::size_t most) : buffer_(idle<T>.exchange(nullptr)) {
+  if (buffer_ != nullptr && buffer_->bytes() >= count * sizeof(T) && buffer_->bytes() / sizeof(T) <= most) return;
+  buffer_.reset();
+  buffer_ = std::make_unique<Buffer<T>>(count);
 }
 
-Scratch::~Scratch() { buffer_.reset(idle.exchange(buffer_.release())); }
+template <typename T>
+Scratch<T>::~Scratch() {
+  buffer_.reset(idle<T>.exchange(buffer_.release()));
+}
+
+template class Scratch<float>;          // the planes of a call
+template class Scratch<std::uint16_t>;  // the weights of a crop

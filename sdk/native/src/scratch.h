@@ -1,4 +1,4 @@
-// Working memory of one call, which the next one finds warm.
+// Memory that is used again: fresh pages cost as much as what is done with them.
 #pragma once
 
 #include <cstddef>
@@ -6,15 +6,18 @@
 
 #include "planes.h"
 
+// One buffer of each type waits for the next that has `count` to `most` values.
+template <typename T>
 class Scratch {
  public:
-  explicit Scratch(std::size_t count);
+  Scratch(std::size_t count, std::size_t most);
   ~Scratch();
   Scratch(const Scratch &) = delete;
   Scratch &operator=(const Scratch &) = delete;
 
-  float *data() const { return buffer_->data(); }
+  T *data() const { return buffer_->data(); }
+  std::size_t bytes() const { return buffer_->bytes(); }
 
  private:
-  std::unique_ptr<Buffer<float>> buffer_;
+  std::unique_ptr<Buffer<T>> buffer_;
 };

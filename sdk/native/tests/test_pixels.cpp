@@ -73,11 +73,11 @@ bool paints(int height, int width, int tall, int wide) {
   const double row_step = static_cast<double>(height) / tall, column_step = static_cast<double>(width) / wide;
   const int stride = wide + 3;
   std::vector<std::uint8_t> mask(stride * tall, 0);
-  int32_t box[4];
+  int32_t found[5];
   const auto paint = [&](const clickmask_canvas &canvas, int threads) {
     clickmask_runs *runs = nullptr;
     const int status = clickmask_value_runs(padded.data(), width + 5, height, width, limit, row_step, column_step,
-                                            0.5, tall, wide, threads, &canvas, box, &runs);
+                                            0.5, tall, wide, threads, &canvas, found, &runs);
     clickmask_runs_free(runs);
     return status;
   };
@@ -109,7 +109,7 @@ bool paints(int height, int width, int tall, int wide) {
       if (std::fabs(value - limit) > 1e-5 && set_here != (value > limit)) return false;
     }
   if (expected[2] == 0) expected[0] = expected[1] = 0;
-  return std::equal(box, box + 4, expected);
+  return std::equal(found, found + 4, expected);
 }
 
 // Fills outlines by counting the upright edges to the left of each pixel.
@@ -117,14 +117,15 @@ bool outlines_fill_back(int height, int width, double share) {
   std::mt19937 random(7);
   std::vector<std::uint8_t> mask(height * width);
   for (auto &pixel : mask) pixel = std::bernoulli_distribution(share)(random);
-  int32_t most, counts[2];
+  int32_t found[5], counts[2];
   clickmask_runs *runs = nullptr;
-  if (clickmask_mask_runs(mask.data(), width, height, width, 3, &runs) != CLICKMASK_OK) return false;
-  if (clickmask_corners(runs, &most) != CLICKMASK_OK) return false;
+  if (clickmask_mask_runs(mask.data(), width, height, width, 3, found, &runs) != CLICKMASK_OK) return false;
+  const int most = found[4], left = 5, top = 3;
   std::vector<int32_t> corners(2 * most + 1), ends(most / 4 + 1), owners(most / 4 + 1);
-  const int status = clickmask_outlines(runs, corners.data(), ends.data(), owners.data(), counts);
+  const int status = clickmask_outlines(runs, left, top, corners.data(), ends.data(), owners.data(), counts);
   clickmask_runs_free(runs);
   if (status != CLICKMASK_OK || counts[0] > most || counts[1] > most / 4) return false;
+  for (int k = 0; k < counts[0]; ++k) corners[2 * k] -= left, corners[2 * k + 1] -= top;
   std::vector<int> crossings(height * (width + 1));
   int begin = 0;
   for (int i = 0; i < counts[1]; begin = ends[i], ++i)
@@ -157,13 +158,13 @@ bool sigmoid_is_right() {
 bool refuses_what_it_cannot_do() {
   const std::uint8_t pixels[12] = {};
   float plane[12] = {};
-  int32_t box[4];
+  int32_t found[5];
   clickmask_runs *runs = nullptr;
   return clickmask_area_mean(pixels, 6, 2, 2, 3, 2, 1, nullptr, plane, 2, 4) == CLICKMASK_INVALID &&
          clickmask_area_mean(pixels, 6, 2, 2, 1, 1, 1, "none", plane, 2, 4) == CLICKMASK_UNSUPPORTED &&
-         clickmask_value_runs(plane, 1, 1, 1, 0, std::nan(""), 1, 0, 1, 1, 1, nullptr, box, nullptr) == CLICKMASK_INVALID &&
-         clickmask_mask_runs(pixels, 2, 0, 2, 1, &runs) == CLICKMASK_INVALID &&
-         clickmask_outlines(nullptr, box, box, box, box) == CLICKMASK_INVALID;
+         clickmask_value_runs(plane, 1, 1, 1, 0, std::nan(""), 1, 0, 1, 1, 1, nullptr, found, nullptr) == CLICKMASK_INVALID &&
+         clickmask_mask_runs(pixels, 2, 0, 2, 1, found, &runs) == CLICKMASK_INVALID &&
+         clickmask_outlines(nullptr, 0, 0, found, found, found, found) == CLICKMASK_INVALID;
 }
 
 }  // namespace
