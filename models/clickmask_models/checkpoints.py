@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -36,7 +37,7 @@ def save_checkpoint(
             here may need.
 
     Raises:
-        CheckpointError: a weight does not fit FP16.
+        CheckpointError: a weight does not fit FP16, or the place cannot be written.
     """
     tensors = {}
     for name, value in network.state_dict().items():
@@ -46,8 +47,14 @@ def save_checkpoint(
         tensors[name] = stored.contiguous()
     metadata = {**(extra or {}), _METADATA_KEY: json.dumps(config_to_json(network.config), sort_keys=True)}
     partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(save(tensors, metadata))
-    os.replace(partial, path)
+    try:
+        partial.write_bytes(save(tensors, metadata))
+        os.replace(partial, path)
+    except OSError as error:
+        raise CheckpointError(f"expected to write {path}, got: {error.strerror}") from error
+    finally:
+        with suppress(OSError):  # gone where all went well
+            partial.unlink()
 
 
 def load_checkpoint(path: Path) -> nn.Module:

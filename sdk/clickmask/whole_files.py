@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from .errors import InvalidInputError
@@ -24,4 +25,5 @@ def write_whole(path: Path, data: bytes) -> None:
     except OSError as exc:
         raise InvalidInputError(f"expected to write {str(path)!r}, got: {exc.strerror}.") from exc
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # whatever stood in its way is told already
+            temporary.unlink()

@@ -47,6 +47,14 @@ def test_extra_metadata_is_kept_and_nothing_partial_left(saved):
     assert [item.name for item in path.parent.iterdir()] == [path.name]
 
 
+def test_a_place_that_cannot_be_written_is_refused_and_nothing_partial_left(saved, tmp_path):
+    (tmp_path / "folder.safetensors").mkdir()
+    for target in (tmp_path / "folder.safetensors", tmp_path / "absent/x.safetensors", saved[0] / "x"):
+        with pytest.raises(CheckpointError, match=f"expected to write {target}, got: "):
+            save_checkpoint(target, saved[1])
+    assert {item.name for item in tmp_path.iterdir()} == {saved[0].name, "folder.safetensors"}
+
+
 def tampered(path, change_tensors=None, change_metadata=None):
     tensors, metadata = load_file(path), metadata_of(path)
     if change_tensors:

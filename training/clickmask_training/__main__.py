@@ -66,13 +66,14 @@ def _train(options: argparse.Namespace) -> None:
         blank=options.from_scratch,
     )
     teacher = open_checkpoint(options.teacher).network if options.teacher else None
+    # Read before the trainer makes the run's folder: a start that is refused leaves none behind.
+    data = TrainingData(options.data, config.mixture, config.data)
+    held_out = TrainingData(options.data, config.mixture, config.data, held_out=True)
     trainer = Trainer(network, config, options.output, device, teacher)
     if continued and trainer.resume():
         say(f"continuing {options.output} at step {trainer.step}")
         if options.backbone or options.checkpoint:
             say("the run found there has its own weights: --backbone and --checkpoint are ignored")
-    data = TrainingData(options.data, config.mixture, config.data)
-    held_out = TrainingData(options.data, config.mixture, config.data, held_out=True)
     say(f"{len(data)} masks to train on, {len(held_out)} held out; {config.network} on {device}")
     trainer.run(data, held_out, options.workers)
 

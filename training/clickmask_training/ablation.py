@@ -24,7 +24,7 @@ from clickmask_training.ablation_diffusion import published, variants
 from clickmask_training.ablation_training import TrainedArm, train_arm
 from clickmask_training.arms import Study, data_lines, table
 from clickmask_training.checks import number
-from clickmask_training.command import add_bundle, open_bundle, run_command
+from clickmask_training.command import add_bundle, check_output, open_bundle, run_command
 
 _TITLE = "# Ablation"
 _CLICKS, _UNTIL = 20, 0.95
@@ -62,6 +62,7 @@ def _run_time(options: argparse.Namespace) -> None:
 
 def _training(options: argparse.Namespace) -> None:
     number("--steps", options.steps, "a positive number", 1, whole=True)
+    check_output("--markdown", options.markdown)
     ablation = read_ablation(options.config)
     folders = {name: options.output / _folder(name) for name in ablation.arms}
     arms = []

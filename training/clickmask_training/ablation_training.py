@@ -14,7 +14,6 @@ from clickmask_training.ablation_arms import Ablation, Arm
 from clickmask_training.checks import ConfigError
 from clickmask_training.config import TrainingConfig
 from clickmask_training.data import TrainingData
-from clickmask_training.distributed import CPU
 from clickmask_training.run_folder import WEIGHTS_NAME, changes, read_state
 from clickmask_training.starting import load_pretrained
 from clickmask_training.trainer import Trainer
@@ -38,7 +37,7 @@ def train_arm(
         ConfigError: the run in the folder is of another recipe or budget.
     """
     config = replace(ablation.config(name), steps=steps)
-    state = read_state(folder, CPU)
+    state = read_state(folder)
     if state is not None and (other := changes(state["config"], asdict(config))):
         raise ConfigError(
             f"{folder}: expected a run of this recipe and budget, got one with other settings (its -> now): "

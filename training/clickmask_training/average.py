@@ -14,20 +14,22 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from clickmask_models.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
+from clickmask_models.checkpoints import load_checkpoint, save_checkpoint
+from clickmask_training.checks import ConfigError
+from clickmask_training.command import check_output, run_command
 
 
 def average_networks(networks: Sequence[nn.Module]) -> nn.Module:
     """The first network, its weights and statistics replaced by the mean over all, summed in float64.
 
     Raises:
-        ValueError: fewer than two networks, or of several architectures.
+        ConfigError: fewer than two networks, or of several architectures.
     """
     if len(networks) < 2:
-        raise ValueError(f"expected at least two networks to average, got {len(networks)}")
+        raise ConfigError(f"expected at least two networks to average, got {len(networks)}")
     for other in networks[1:]:
         if other.config != networks[0].config:
-            raise ValueError(
+            raise ConfigError(
                 f"expected networks of one configuration, got {networks[0].config} and {other.config}"
             )
     states = [network.state_dict() for network in networks]
@@ -46,17 +48,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m clickmask_training.average", description=__doc__)
     parser.add_argument("checkpoints", type=Path, nargs="+", help="clickmask checkpoints (.safetensors)")
     parser.add_argument("--output", type=Path, required=True, help="where the mean is written")
-    options = parser.parse_args(arguments)
-    try:
-        networks = [load_checkpoint(path) for path in options.checkpoints]
-        mean = average_networks(networks)
-        names = ", ".join(path.name for path in options.checkpoints)
-        save_checkpoint(options.output, mean, {"averaged": names})
-    except (CheckpointError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"wrote {options.output}: the mean of {len(networks)} checkpoints")
-    return 0
+    parser.set_defaults(run=_run)
+    return run_command(parser.parse_args(arguments))
+
+
+def _run(options: argparse.Namespace) -> None:
+    check_output("--output", options.output, ".safetensors")
+    mean = average_networks([load_checkpoint(path) for path in options.checkpoints])
+    save_checkpoint(options.output, mean, {"averaged": ", ".join(path.name for path in options.checkpoints)})
+    print(f"wrote {options.output}: the mean of {len(options.checkpoints)} checkpoints")
 
 
 if __name__ == "__main__":

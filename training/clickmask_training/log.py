@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import csv
-import os
+import io
 from pathlib import Path
+
+from clickmask.whole_files import write_whole
+from clickmask_training.checks import ConfigError
 
 COLUMNS = ("step", "loss", "iou", "seconds", "samples", "held_out_iou", "noc90", "miou5")
 
 
 def keep_rows(path: Path, last: int) -> None:
-    """Drops the rows of steps after ``last``, which a resumed run takes again."""
+    """Drops the rows of steps after ``last``, which a resumed run takes again.
+
+    Raises:
+        ConfigError: not a log of ours.
+        InvalidInputError: it cannot be written.
+    """
     if not path.exists():
         return
-    with path.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if int(row["step"]) <= last]
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(partial, path)
+    try:
+        with path.open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if int(row["step"]) <= last]
+    except (ValueError, KeyError, csv.Error) as error:
+        raise ConfigError(
+            f"{path}: expected the log that this command began, got another file ({error!r}); move it away"
+        ) from error
+    kept = io.StringIO()
+    writer = csv.DictWriter(kept, COLUMNS, restval="", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(path, kept.getvalue().encode())
 
 
 def add_row(path: Path, row: dict[str, object]) -> None:

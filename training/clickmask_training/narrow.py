@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from clickmask_models.checkpoints import load_checkpoint, save_checkpoint
 from clickmask_models.encode_once import EncodeOnceCDNet
 from clickmask_training.checks import ConfigError
-from clickmask_training.command import run_command
+from clickmask_training.command import check_output, run_command
 from clickmask_training.config import read_config
 from clickmask_training.data import TrainingData
 from clickmask_training.hidden import cut_hidden
@@ -198,6 +198,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run_command(options: argparse.Namespace) -> None:
     if not (options.hidden or options.widths or options.click_widths):
         raise ConfigError("expected what to cut: --hidden, --widths or --click-widths")
+    check_output("--output", options.output, ".safetensors")
     config = read_config(options.config)
     data = TrainingData(options.data, config.mixture, config.data)
     batches = [make_batch(data, config, number) for number in range(_BATCHES)]

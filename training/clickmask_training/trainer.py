@@ -29,7 +29,7 @@ from clickmask_training.objective import Extras, Taught, objective
 from clickmask_training.optimization import backbone_blocks, learning_rate_factor, make_optimizer
 from clickmask_training.precision import autocast, float32_depthwise, scaler
 from clickmask_training.preview import Seen, write_preview
-from clickmask_training.run_folder import LOG_NAME, PREVIEW_NAME, changes, read_state, write_run
+from clickmask_training.run_folder import LOG_NAME, PREVIEW_NAME, changes, make_folder, read_state, write_run
 from clickmask_training.samples import Batch, batches
 from clickmask_training.teaching import check_teacher
 from clickmask_training.watching import Watch
@@ -77,15 +77,15 @@ class Trainer:
         self._scaler = scaler(device, config.precision)
         self.optimizer = make_optimizer(self._modules, config)
         self._seen: Seen | None = None
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
 
     def resume(self) -> bool:
         """Continues from the folder's state, if there is one; the configuration is this trainer's own.
 
         Raises:
-            ConfigError: the state is of another network, or has other latent heads.
+            ConfigError: the state is damaged, of another network, or has other latent heads.
         """
-        state = read_state(self.folder, self.device)
+        state = read_state(self.folder)
         if state is None:
             return False
         configured = [{**group} for group in self.optimizer.param_groups]
