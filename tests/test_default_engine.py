@@ -51,6 +51,14 @@ def test_checkpoint_and_bundle_follow_the_default_preset() -> None:
     )
 
 
+def test_of_the_decoders_shapes_a_size_leaves_only_the_number_of_clicks_open() -> None:
+    """Else ONNX Runtime would be slower with its sizes fixed than without (decision 0029)."""
+    nodes = onnx.load(default_bundle_path() / "decoder.onnx").graph.node
+    open_shapes = [node for node in nodes if node.op_type == "Shape" and node.input[0] == "clicks"]
+    extents = [{attribute.name: attribute.i for attribute in node.attribute} for node in open_shapes]
+    assert extents == [{"start": 1, "end": 2}]
+
+
 def test_pixel_diffusion_is_ten_stages_of_dilated_convolutions() -> None:
     graph = onnx.load(default_bundle_path() / "pixel_diffusion.onnx").graph
     stages: dict[str, list[int]] = {}
