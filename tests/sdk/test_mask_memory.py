@@ -23,15 +23,30 @@ def place(mask: np.ndarray) -> int:
     return mask.__array_interface__["data"][0]
 
 
-def test_memory_is_used_again_once_its_mask_is_gone() -> None:
+@pytest.fixture
+def made(monkeypatch) -> list[tuple[int, int]]:
+    """Shapes of the arrays that NumPy makes uncleared: an address alone may be the allocator's choice."""
+    shapes, empty = [], np.empty
+
+    def spy(shape, *rest):
+        shapes.append(shape)
+        return empty(shape, *rest)
+
+    monkeypatch.setattr(np, "empty", spy)
+    return shapes
+
+
+def test_memory_is_used_again_once_its_mask_is_gone(made) -> None:
     memory = MaskMemory(SHAPE)
     mask = memory.mask()
     assert (mask.shape, mask.dtype, mask.flags.c_contiguous) == (SHAPE, np.bool_, True)
     first = place(mask)
     other = memory.mask()
+    assert made == [SHAPE, SHAPE]
     assert place(other) != first
     del mask
     again = memory.mask()
+    assert made == [SHAPE, SHAPE]
     assert place(again) == first
 
 
@@ -50,7 +65,7 @@ HOLD = {
 
 
 @pytest.mark.parametrize("hold", HOLD.values(), ids=HOLD)
-def test_memory_that_anybody_sees_is_not_used_again(hold) -> None:
+def test_memory_that_anybody_sees_is_not_used_again(made, hold) -> None:
     memory = MaskMemory(SHAPE)
     mask = memory.mask()
     first, held = place(mask), hold(mask)
@@ -58,14 +73,16 @@ def test_memory_that_anybody_sees_is_not_used_again(hold) -> None:
     gc.collect()
     other = memory.mask()
     second = place(other)
+    assert made.count(SHAPE) == 2
     assert second != first
     del held, other
     gc.collect()
     assert place(memory.mask()) in (first, second)
+    assert made.count(SHAPE) == 2
 
 
 @pytest.mark.parametrize("library", [True, False])
-def test_nothing_of_an_earlier_mask_shows(monkeypatch, library) -> None:
+def test_nothing_of_an_earlier_mask_shows(monkeypatch, made, library) -> None:
     """Somebody wrote to all of it, other values than 0 and 1 too; the crop is a part of the image."""
     if library and (reason := native_library.unavailable_because()):
         pytest.skip(reason)
@@ -74,7 +91,9 @@ def test_nothing_of_an_earlier_mask_shows(monkeypatch, library) -> None:
     for number, box in enumerate((Box(13, 7, 313, 227), Box(0, 0, 330, 240), Box(200, 100, 260, 150))):
         view = View(box, 64)
         logits = np.random.default_rng(number).normal(0, 3, view.valid_size[::-1]).astype(np.float32)
+        made.clear()
         used = memory.mask()
+        assert len(made) == (number == 0)
         used.view(np.uint8)[:] = 7
         first = place(used)
         del used
