@@ -89,9 +89,9 @@ def inputs_of(spec: GraphSpec, size: int, most_clicks: int) -> dict[str, np.ndar
     generator = np.random.default_rng(0)
     given = min(_CLICKS, most_clicks)
     slots = click_slots(given, most_clicks)
-    inputs = {}
+    extents, inputs = named_extents(spec, {"B": 1, "S": size, "M": slots}), {}
     for tensor in spec.inputs:
-        shape = [_extent(extent, size, slots) for extent in tensor.shape]
+        shape = [extents.get(extent, extent) for extent in tensor.shape]
         inputs[tensor.name] = generator.random(shape, np.float32)
         if tensor.name in ("clicks", "clicks_by_label"):
             clicks = np.full((1, slots, 3), -1, np.float32)
@@ -99,13 +99,6 @@ def inputs_of(spec: GraphSpec, size: int, most_clicks: int) -> dict[str, np.ndar
             clicks[0, :given] = np.column_stack([rows, np.arange(given) % 2])
             inputs[tensor.name] = clicks if tensor.name == "clicks" else by_label(clicks)
     return inputs
-
-
-def _extent(extent: int | str, size: int, slots: int) -> int:
-    if isinstance(extent, int):
-        return extent
-    symbol, _, divisor = extent.partition("/")
-    return {"B": 1, "S": size, "M": slots}[symbol] // int(divisor or 1)
 
 
 def _onnxruntime(
