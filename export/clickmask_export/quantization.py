@@ -3,13 +3,18 @@
 Convolutions compute in 8 bits, with a scale for each output channel of the weights and one for each
 activation. All else stays float32: click maps, Feature Diffusion's products and softmax, and Pixel Diffusion,
 whose graph is left as it is. So do the convolutions that 8 bits harm most: each is quantised alone, and those
-that move the graph's outputs furthest are left out, as few as the masks allow (see ``int8_gate``).
+that move the graph's outputs furthest are left out, as few as the masks allow (see ``int8_gate``), and with
+them what would be alone between them.
 
-The ranges are the same for every runtime, the form is not:
+The ranges are the same for every runtime, the form is not (decision 0018):
 
-- ONNX Runtime on a CPU fuses a convolution only if its bias is quantised too, and drops a ReLU whose range an
-  unsigned zero point already cuts off: activations are uint8 with a zero point.
-- TensorRT knows symmetric int8 only and no quantised bias.
+- ONNX Runtime on a CPU fuses a convolution only between quantised tensors and with a quantised bias.
+  Activations are uint8, whose range takes the place of the ReLU or Clip after a convolution. Weights have 7
+  bits: without VNNI, x86 sums pairs of products in 16 bits, which 8 would overflow, on the user's machine and
+  not on the one that built. Of a network in two graphs the encoder alone is quantised: a decoder is slower in
+  8 bits.
+- TensorRT knows symmetric int8 only and no quantised bias, and fuses what is between convolutions if their
+  inputs alone are quantised.
 """
 
 from __future__ import annotations
@@ -20,7 +25,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -31,13 +36,14 @@ from clickmask.manifest import InputSpec
 from clickmask_export.bisect import relative_error
 from clickmask_export.calibration import Calibration, Photo, clicks_in, square
 from clickmask_export.errors import BuildError, VerificationError
-from clickmask_export.int8_gate import MARGIN, compare_graphs, needed
+from clickmask_export.int8_gate import CHOICE, compare_graphs
 from clickmask_export.onnx_runs import Feeds, run_session, session_of
 from clickmask_export.progress import Progress
 
 Form = Literal["onnxruntime", "tensorrt"]
 
 QUANTISED = ("Conv",)
+CUT_OFF = ("Clip", "Relu")  # activations that do no more than a range of unsigned integers does
 LEFT_OUT = (0.1, 0.2, 0.3, 0.4, 0.5)  # shares of the convolutions, tried in turn
 _CLICKS_PER_PHOTO = 3
 _RANKED_ON = 3  # calls
@@ -54,7 +60,7 @@ def quantised(
     """The ONNX files of a bundle with the network's in Q/DQ form.
 
     Args:
-        models: graph name to its float32 ONNX file; Pixel Diffusion's is given back as it is.
+        models: graph name to its float32 ONNX file; what is not quantised is given back as it is.
         spec: of the bundle's input.
         calibration: photos to measure on, and to compare on.
         threshold: of the mask, a probability.
@@ -65,28 +71,29 @@ def quantised(
         VerificationError: the masks differ too much even with half of the convolutions left out.
     """
     networks = {name: model for name, model in models.items() if name != "pixel_diffusion"}
+    chosen = {name: m for name, m in networks.items() if form != "onnxruntime" or name != "decoder"}
     with tempfile.TemporaryDirectory() as folder:
         with progress.stage(f"click on {len(calibration.measured)} photographs"):
-            feeds = calibration_feeds(networks, spec, calibration.measured)
+            feeds = calibration_feeds(chosen, spec, calibration.measured)
         quantisers, ranked = {}, {}
-        for name, model in networks.items():
+        for name, model in chosen.items():
             with progress.stage(f"measure ranges of the {name}, and what 8 bits do to each convolution"):
                 quantisers[name] = Quantiser(model, feeds[name], form, Path(folder) / f"{name}.json")
                 ranked[name] = quantisers[name].by_harm(progress)
         for share in LEFT_OUT:
             with progress.stage(f"compare masks with {share:.0%} of the convolutions left in float32"):
-                made = {
-                    name: quantiser.quantise(ranked[name][round(share * len(ranked[name])) :])
-                    for name, quantiser in quantisers.items()
-                }
+                made = dict(networks)
+                for name, quantiser in quantisers.items():
+                    kept = ranked[name][round(share * len(ranked[name])) :]
+                    made[name] = quantiser.quantise(without_islands(models[name], kept))
                 found = compare_graphs(networks, made, calibration.held, spec, threshold)
             progress.note(f"the masks' IoU with float32: {found}")
-            if found.passes(MARGIN):
+            if found.reaches(CHOICE):
                 return {**models, **made}
     raise VerificationError(
         f"int8 costs too much on the {len(calibration.held)} photographs that were held back: {found} with "
-        f"{LEFT_OUT[-1]:.0%} of the convolutions left in float32, and {needed(MARGIN)} are needed; use "
-        "more photographs like those the network will see, or --precision fp16 or fp32"
+        f"{LEFT_OUT[-1]:.0%} of the convolutions left in float32; needed: {CHOICE}. Use more photographs "
+        "like those the network will see, or --precision fp16 or fp32"
     )
 
 
@@ -139,13 +146,14 @@ class Quantiser:
             ranges: where ONNX Runtime keeps what it has measured.
         """
         self._model, self._feeds, self._form, self._ranges = model, feeds, form, ranges
-        self.convolutions = [
-            node.name for node in onnx.load_model_from_string(model).graph.node if node.op_type in QUANTISED
-        ]
+        nodes = onnx.load_model_from_string(model).graph.node
+        self.convolutions = [node.name for node in nodes if node.op_type in QUANTISED]
+        after = {node.input[0]: node.name for node in nodes if node.op_type in CUT_OFF}
+        self._activation = {node.name: after[node.output[0]] for node in nodes if node.output[0] in after}
 
     def quantise(self, names: Sequence[str]) -> bytes:
         """The ONNX file in which the named convolutions are quantised; inputs and outputs stay."""
-        from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+        from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
         if "calibration_cache_path" not in inspect.signature(quantize_static).parameters:
             raise BuildError('int8 needs onnxruntime 1.31 or newer: pip install --upgrade "clickmask[cpu]"')
@@ -158,7 +166,6 @@ class Quantiser:
 
         if not names:
             return self._model
-        tensorrt = self._form == "tensorrt"
         measured = self._ranges.is_file()
         if not measured:  # of every convolution at once, whichever are asked for first
             names, wanted = self.convolutions, names
@@ -168,19 +175,10 @@ class Quantiser:
                 onnx.load_model_from_string(self._model),
                 path,
                 Reader(),
-                quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=list(QUANTISED),
-                nodes_to_quantize=list(names),
-                per_channel=True,
-                activation_type=QuantType.QInt8 if tensorrt else QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                extra_options={
-                    "ActivationSymmetric": tensorrt,
-                    "WeightSymmetric": True,
-                    "QuantizeBias": not tensorrt,
-                    "CalibMovingAverage": True,  # of the extremes: single outliers would stretch them
-                },
+                op_types_to_quantize=[*QUANTISED, *CUT_OFF],
+                nodes_to_quantize=[*names, *(self._activation[n] for n in names if n in self._activation)],
                 calibration_cache_path=self._ranges,
+                **_settings(self._form),
             )
         if not measured:
             return self.quantise(wanted)
@@ -201,6 +199,45 @@ class Quantiser:
             )
             progress.step(done, len(self.convolutions))
         return sorted(harm, key=lambda name: -harm[name])
+
+
+def _settings(form: Form) -> dict[str, Any]:
+    """How a runtime wants its integers: arguments of ``quantize_static``."""
+    from onnxruntime.quantization import QuantFormat, QuantType
+
+    tensorrt = form == "tensorrt"
+    return {
+        "quant_format": QuantFormat.QDQ,
+        "per_channel": True,
+        "reduce_range": not tensorrt,
+        "activation_type": QuantType.QInt8 if tensorrt else QuantType.QUInt8,
+        "weight_type": QuantType.QInt8,
+        "extra_options": {
+            "ActivationSymmetric": tensorrt,
+            "WeightSymmetric": True,
+            "QuantizeBias": not tensorrt,
+            "OpTypesToExcludeOutputQuantization": list(QUANTISED) if tensorrt else [],
+            "CalibMovingAverage": True,  # of the extremes: single outliers would stretch them
+        },
+    }
+
+
+def without_islands(model: bytes, names: Sequence[str]) -> list[str]:
+    """Those of the named convolutions that have another of them next to them, before or after.
+
+    One that is alone among float32 ones gains less by 8 bits than the way there and back takes.
+    """
+    neighbours = {name: set[str]() for name in names}
+    last: dict[str, set[str]] = {}  # tensor to the convolutions that it comes from, others between left aside
+    for node in onnx.load_model_from_string(model).graph.node:
+        sources = set[str]().union(*(last.get(tensor, ()) for tensor in node.input))
+        if node.op_type in QUANTISED:
+            for source in sources & neighbours.keys() if node.name in neighbours else ():
+                neighbours[source].add(node.name)
+                neighbours[node.name].add(source)
+            sources = {node.name}
+        last.update(dict.fromkeys(node.output, sources))
+    return [name for name in names if neighbours[name]]
 
 
 def quantised_layers(model: onnx.ModelProto) -> list[str]:
