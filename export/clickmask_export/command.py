@@ -117,7 +117,7 @@ def _add_artefacts(group: argparse._ArgumentGroup) -> None:
         choices=("fp32", "fp16", "int8"),
         default="fp32",
         help="of the network's body; fp16 is for GPUs, and what would break in it stays fp32; int8 needs "
-        "--calibration and quantises the convolutions (default: fp32)",
+        "--calibration and quantises convolutions, see docs/int8.md (default: fp32)",
     )
     group.add_argument(
         "--calibration",

@@ -1,16 +1,16 @@
 """INT8 by explicit Q/DQ nodes: scales measured on photographs, written into the graph.
 
 Convolutions compute in 8 bits, with a scale for each output channel of the weights and one for each
-activation. All else stays float32: click maps, Feature Diffusion's products and softmax, and Pixel Diffusion,
-whose graph is left as it is. So do the convolutions that 8 bits harm most: each is quantised alone, and those
-that move the graph's outputs furthest are left out, as few as the masks allow (see ``int8_gate``), and with
-them what would be alone between them.
+activation. Click maps and Feature Diffusion's products and softmax stay float32, and Pixel Diffusion, whose
+graph is left as it is. So do the convolutions that 8 bits harm most: each is quantised alone, and those that
+move the graph's outputs furthest are left out, as few as the masks allow (see ``int8_gate``), and with them
+what would be alone between them.
 
 The ranges are the same for every runtime, the form is not (decision 0018):
 
 - ONNX Runtime on a CPU fuses a convolution only between quantised tensors and with a quantised bias.
   Activations are uint8, whose range takes the place of the ReLU or Clip after a convolution. Weights have 7
-  bits: without VNNI, x86 sums pairs of products in 16 bits, which 8 would overflow, on the user's machine and
+  bits: without VNNI, x86 sums pairs of products in 16 bits, where 8 would saturate, on the user's machine and
   not on the one that built. Of a network in two graphs the encoder alone is quantised: a decoder is slower in
   8 bits.
 - TensorRT knows symmetric int8 only and no quantised bias, and fuses what is between convolutions if their
@@ -29,6 +29,7 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from clickmask.backends.click_rows import by_label
 from clickmask.encode import sigmoid
@@ -43,7 +44,7 @@ from clickmask_export.progress import Progress
 Form = Literal["onnxruntime", "tensorrt"]
 
 QUANTISED = ("Conv",)
-CUT_OFF = ("Clip", "Relu")  # activations that do no more than a range of unsigned integers does
+ABSORBED = ("Clip", "Relu")  # activations that do no more than the range of what they give
 LEFT_OUT = (0.1, 0.2, 0.3, 0.4, 0.5)  # shares of the convolutions, tried in turn
 _CLICKS_PER_PHOTO = 3
 _RANKED_ON = 3  # calls
@@ -71,29 +72,29 @@ def quantised(
         VerificationError: the masks differ too much even with half of the convolutions left out.
     """
     networks = {name: model for name, model in models.items() if name != "pixel_diffusion"}
-    chosen = {name: m for name, m in networks.items() if form != "onnxruntime" or name != "decoder"}
+    to_quantise = {name: m for name, m in networks.items() if form != "onnxruntime" or name != "decoder"}
     with tempfile.TemporaryDirectory() as folder:
-        with progress.stage(f"click on {len(calibration.measured)} photographs"):
-            feeds = calibration_feeds(chosen, spec, calibration.measured)
+        with progress.stage(f"make inputs of {len(calibration.measured)} photographs"):
+            feeds = calibration_feeds(to_quantise, spec, calibration.measured)
         quantisers, ranked = {}, {}
-        for name, model in chosen.items():
+        for name, model in to_quantise.items():
             with progress.stage(f"measure ranges of the {name}, and what 8 bits do to each convolution"):
                 quantisers[name] = Quantiser(model, feeds[name], form, Path(folder) / f"{name}.json")
                 ranked[name] = quantisers[name].by_harm(progress)
         for share in LEFT_OUT:
-            with progress.stage(f"compare masks with {share:.0%} of the convolutions left in float32"):
+            with progress.stage(f"compare masks with the worst {share:.0%} of the convolutions in float32"):
                 made = dict(networks)
                 for name, quantiser in quantisers.items():
-                    kept = ranked[name][round(share * len(ranked[name])) :]
-                    made[name] = quantiser.quantise(without_islands(models[name], kept))
+                    harmless = ranked[name][round(share * len(ranked[name])) :]
+                    made[name] = quantiser.quantise(without_lone(models[name], harmless))
                 found = compare_graphs(networks, made, calibration.held, spec, threshold)
             progress.note(f"the masks' IoU with float32: {found}")
             if found.reaches(CHOICE):
                 return {**models, **made}
     raise VerificationError(
         f"int8 costs too much on the {len(calibration.held)} photographs that were held back: {found} with "
-        f"{LEFT_OUT[-1]:.0%} of the convolutions left in float32; needed: {CHOICE}. Use more photographs "
-        "like those the network will see, or --precision fp16 or fp32"
+        f"the worst {LEFT_OUT[-1]:.0%} of the convolutions in float32; needed: {CHOICE}. Use more "
+        "photographs like those the network will see, or --precision fp16 or fp32"
     )
 
 
@@ -114,18 +115,20 @@ def calibration_feeds(
         Graph name to the inputs of each call.
     """
     sessions = {name: session_of(model) for name, model in models.items()}
+    clicked = [name for name in models if name != "encoder"]
     feeds: dict[str, list[Feeds]] = {name: [] for name in models}
     for number, photo in enumerate(photos):
         image = square(photo, spec.sizes[number % len(spec.sizes)], spec)
         given: Feeds = {"image": image}
         if "encoder" in sessions:
             feeds["encoder"].append({"image": image})
-            given |= run_session(sessions["encoder"], given)
+            if clicked:
+                given |= run_session(sessions["encoder"], given)
         mask = np.zeros((1, 1, *image.shape[2:]), np.float32)
         for count in range(1, _CLICKS_PER_PHOTO + 1):
             clicks = clicks_in(image.shape[-1], count, number)
             given |= {"clicks": clicks, "clicks_by_label": by_label(clicks), "previous_mask": mask}
-            for name in [name for name in models if name != "encoder"]:
+            for name in clicked:
                 wanted = {i.name for i in sessions[name].get_inputs()}
                 fed = {key: value for key, value in given.items() if key in wanted}
                 feeds[name].append(fed)
@@ -146,17 +149,18 @@ class Quantiser:
             ranges: where ONNX Runtime keeps what it has measured.
         """
         self._model, self._feeds, self._form, self._ranges = model, feeds, form, ranges
-        nodes = onnx.load_model_from_string(model).graph.node
-        self.convolutions = [node.name for node in nodes if node.op_type in QUANTISED]
-        after = {node.input[0]: node.name for node in nodes if node.op_type in CUT_OFF}
-        self._activation = {node.name: after[node.output[0]] for node in nodes if node.output[0] in after}
+        graph = onnx.load_model_from_string(model).graph
+        self.convolutions = [node.name for node in graph.node if node.op_type in QUANTISED]
+        self._activation = absorbed_activations(graph) if form == "onnxruntime" else {}
 
     def quantise(self, names: Sequence[str]) -> bytes:
         """The ONNX file in which the named convolutions are quantised; inputs and outputs stay."""
         from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
         if "calibration_cache_path" not in inspect.signature(quantize_static).parameters:
-            raise BuildError('int8 needs onnxruntime 1.31 or newer: pip install --upgrade "clickmask[cpu]"')
+            raise BuildError(
+                'int8 needs onnxruntime 1.31 or newer: pip install --upgrade "onnxruntime>=1.31"'
+            )
 
         feeds = iter(self._feeds)
 
@@ -166,22 +170,17 @@ class Quantiser:
 
         if not names:
             return self._model
-        measured = self._ranges.is_file()
-        if not measured:  # of every convolution at once, whichever are asked for first
-            names, wanted = self.convolutions, names
         path = self._ranges.with_suffix(".onnx")
         with _quiet():
             quantize_static(
                 onnx.load_model_from_string(self._model),
                 path,
                 Reader(),
-                op_types_to_quantize=[*QUANTISED, *CUT_OFF],
+                op_types_to_quantize=[*QUANTISED, *ABSORBED],  # whose ranges are measured, all at once
                 nodes_to_quantize=[*names, *(self._activation[n] for n in names if n in self._activation)],
                 calibration_cache_path=self._ranges,
                 **_settings(self._form),
             )
-        if not measured:
-            return self.quantise(wanted)
         return onnx.load(path).SerializeToString(deterministic=True)
 
     def by_harm(self, progress: Progress) -> list[str]:
@@ -222,10 +221,34 @@ def _settings(form: Form) -> dict[str, Any]:
     }
 
 
-def without_islands(model: bytes, names: Sequence[str]) -> list[str]:
-    """Those of the named convolutions that have another of them next to them; all, if each is alone.
+def absorbed_activations(graph: onnx.GraphProto) -> dict[str, str]:
+    """Convolution to the activation after it that a range takes the place of: ReLU, or a Clip around zero.
 
-    One that is alone among float32 ones gains less by 8 bits than the way there and back takes.
+    A range always holds zero. A convolution that is an output of the graph, too, keeps a range of its own.
+    """
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    outputs = {value.name for value in graph.output}
+
+    def is_absorbed(node: onnx.NodeProto) -> bool:
+        bounds = [name for name in node.input[1:] if name]
+        if node.op_type not in ABSORBED or not constants.keys() >= set(bounds):
+            return False
+        low, high = (constants[name] if name else 0.0 for name in [*node.input[1:], "", ""][:2])
+        return bool(low <= 0 <= high)
+
+    after = {node.input[0]: node.name for node in graph.node if is_absorbed(node)}
+    return {
+        node.name: after[node.output[0]]
+        for node in graph.node
+        if node.op_type in QUANTISED and node.output[0] in after.keys() - outputs
+    }
+
+
+def without_lone(model: bytes, names: Sequence[str]) -> list[str]:
+    """Those of the named convolutions that have another of them next to them, before or after.
+
+    One that is alone among float32 ones gains less by 8 bits than the way there and back takes. Where each is
+    alone all stay, so that something is quantised.
     """
     neighbours = {name: set[str]() for name in names}
     last: dict[str, set[str]] = {}  # tensor to the convolutions that it comes from, others between left aside
@@ -236,6 +259,8 @@ def without_islands(model: bytes, names: Sequence[str]) -> list[str]:
                 neighbours[source].add(node.name)
                 neighbours[node.name].add(source)
             sources = {node.name}
+        elif node.op_type == "Shape":  # arithmetic on sizes leads nowhere
+            sources = set()
         last.update(dict.fromkeys(node.output, sources))
     return [name for name in names if neighbours[name]] or list(names)
 
