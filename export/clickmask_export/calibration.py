@@ -20,6 +20,7 @@ Array = NDArray[np.float32]
 
 LEAST, MOST = 16, 256
 _HELD_EVERY = 4
+_CASES = 64  # at least so many judge a form: with six, one passed that cost 2 % more clicks
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
@@ -69,13 +70,19 @@ def clicks_in(size: int, count: int, seed: int) -> Array:
 
 
 def held_cases(photos: tuple[Photo, ...], spec: InputSpec) -> list[Case]:
-    """One call for each photo, its object taken to be under the first click."""
+    """At least 64 calls, each photo in as many as any other, its object taken to be under the first click.
+
+    A photo that comes again does so at another size and with other clicks.
+    """
     cases = []
-    for number, photo in enumerate(photos):
-        image = square(photo, spec.sizes[number % len(spec.sizes)], spec)
-        previous = np.zeros((1, 1, *image.shape[2:]), np.float32) if spec.previous_mask else None
-        clicks = clicks_in(image.shape[-1], 1 + number % 3, 1000 + number)
-        cases.append(Case("held photographs", f"held photograph {number + 1}", image, clicks, previous))
+    for turn in range(-(-_CASES // len(photos))):
+        for index, photo in enumerate(photos):
+            number = turn * len(photos) + index
+            image = square(photo, spec.sizes[(index + turn) % len(spec.sizes)], spec)
+            previous = np.zeros((1, 1, *image.shape[2:]), np.float32) if spec.previous_mask else None
+            clicks = clicks_in(image.shape[-1], 1 + (index + turn) % 3, 1000 + number)
+            label = f"held photograph {index + 1}, time {turn + 1}"
+            cases.append(Case("held photographs", label, image, clicks, previous))
     return cases
 
 

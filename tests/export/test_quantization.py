@@ -331,7 +331,7 @@ class Shifted:
 
 
 def test_the_artefact_is_judged_by_the_mean_and_the_worst():
-    cases = held_cases(photos(4), SPEC)
+    cases = held_cases(photos(4), SPEC)[:4]
     ramp = np.tile(np.linspace(-1, 1, 100, dtype=np.float32), (100, 1))[None, None]
     rights = [ramp] * 4
     options = {"local": False, "threshold": 0.5, "step": lambda _: None}
@@ -372,6 +372,21 @@ def test_a_folder_that_will_not_do(tmp_path):
     (folder / "zzz.jpg").write_bytes(b"no picture")
     with pytest.raises(RecipeError, match=r"zzz\.jpg is no picture"):
         load_calibration(folder)
+
+
+@pytest.mark.parametrize(("count", "calls"), [(4, 64), (6, 66), (64, 64), (70, 70)])
+def test_few_photographs_judge_often(count, calls):
+    """Each as often as any other, at every size and with one, two and three clicks."""
+    held = photos(count)
+    cases = held_cases(held, SPEC)
+    assert len(cases) == calls
+    assert len({case.label for case in cases}) == calls
+    assert len({case.clicks.tobytes() for case in cases}) == calls
+    first = [case for case in cases if case.label.startswith("held photograph 1,")]
+    assert len(first) == calls // count
+    if count < 64:
+        assert {case.image.shape[-1] for case in first} == set(SPEC.sizes)
+        assert {int((case.clicks[..., 2] >= 0).sum()) for case in first} == {1, 2, 3}
 
 
 def test_clicks_are_inside_and_absent_rows_are_marked():
