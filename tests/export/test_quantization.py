@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 
-import cv2
 import numpy as np
 import onnx
 import pytest
@@ -12,14 +11,15 @@ from export_stand_ins import EarlyFusion
 from onnx import TensorProto, helper, numpy_helper
 from small_graphs import network
 from test_build import recipe
+from test_calibration import SPEC, photos, write
 
 from clickmask.bundle import load_bundle
 from clickmask.manifest import Parity
 from clickmask_export import build as steps
 from clickmask_export import int8_gate, quantization
 from clickmask_export.build import Request, build
-from clickmask_export.calibration import Calibration, clicks_in, held_cases, load_calibration
-from clickmask_export.errors import RecipeError, VerificationError
+from clickmask_export.calibration import Calibration, held_cases
+from clickmask_export.errors import VerificationError
 from clickmask_export.int8_gate import Agreement, compare_graphs, compare_int8
 from clickmask_export.onnx_runs import run_session, session_of
 from clickmask_export.progress import Progress
@@ -30,17 +30,6 @@ from clickmask_export.quantization import (
     quantised_layers,
     without_lone,
 )
-
-SPEC = recipe(EarlyFusion(), False, None).input
-
-
-def photos(count, seed=0):
-    """Smooth colour fields of differing sizes, as photographs have."""
-    rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, 256, (count, 5, 7, 3), np.uint8)
-    return tuple(
-        cv2.resize(image, (90 + i, 60), interpolation=cv2.INTER_CUBIC) for i, image in enumerate(coarse)
-    )
 
 
 @pytest.fixture(scope="module")
@@ -345,56 +334,6 @@ def test_the_artefact_is_judged_by_the_mean_and_the_worst():
     assert compare_int8(cases[:1], rights[:1], Shifted(rights[:1], [0.1]), **options)
     with pytest.raises(VerificationError, match="photographs held back"):
         compare_int8(cases[:1], rights[:1], Shifted(rights[:1], [0.5]), **options)
-
-
-def write(folder, count):
-    folder.mkdir()
-    for number, photo in enumerate(photos(count)):
-        cv2.imwrite(str(folder / f"{number:03}.png"), photo[..., ::-1])
-    return folder
-
-
-def test_every_fourth_photograph_is_held_back(tmp_path):
-    (write(tmp_path / "photos", 16) / "notes.txt").write_text("no photograph")
-    found = load_calibration(tmp_path / "photos")
-    assert (len(found.measured), len(found.held)) == (12, 4)
-    everything = photos(16)
-    np.testing.assert_array_equal(found.held[0], everything[3])
-    np.testing.assert_array_equal(found.measured[3], everything[4])
-
-
-def test_a_folder_that_will_not_do(tmp_path):
-    with pytest.raises(RecipeError, match=r"expected at least 16 photographs in .*, got 3"):
-        load_calibration(write(tmp_path / "few", 3))
-    with pytest.raises(RecipeError, match="expected a folder"):
-        load_calibration(tmp_path / "none")
-    folder = write(tmp_path / "broken", 16)
-    (folder / "zzz.jpg").write_bytes(b"no picture")
-    with pytest.raises(RecipeError, match=r"zzz\.jpg is no picture"):
-        load_calibration(folder)
-
-
-@pytest.mark.parametrize(("count", "calls"), [(4, 64), (6, 66), (64, 64), (70, 70)])
-def test_few_photographs_judge_often(count, calls):
-    """Each as often as any other, at every size and with one, two and three clicks."""
-    held = photos(count)
-    cases = held_cases(held, SPEC)
-    assert len(cases) == calls
-    assert len({case.label for case in cases}) == calls
-    assert len({case.clicks.tobytes() for case in cases}) == calls
-    first = [case for case in cases if case.label.startswith("held photograph 1,")]
-    assert len(first) == calls // count
-    if count < 64:
-        assert {case.image.shape[-1] for case in first} == set(SPEC.sizes)
-        assert {int((case.clicks[..., 2] >= 0).sum()) for case in first} == {1, 2, 3}
-
-
-def test_clicks_are_inside_and_absent_rows_are_marked():
-    for count in (1, 2, 3):
-        rows = clicks_in(64, count, 7)
-        assert rows.shape == (1, 4, 3)
-        assert list(rows[0, :, 2]) == [1, 0, 1][:count] + [-1] * (4 - count)
-        assert ((rows[0, :count, :2] > 0) & (rows[0, :count, :2] < 64)).all()
 
 
 def test_an_int8_bundle_is_built_verified_and_described(tmp_path, monkeypatch):
