@@ -143,6 +143,21 @@ def test_the_command_goes_on_where_it_was_stopped(
         assert [len(clicks) for clicks in run["encodes"]] == [len(curve["ious"]) for curve in run["curves"]]
 
 
+def test_mirrored_objects_come_beside_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_set(tmp_path / "squares", count=200)
+    monkeypatch.setattr(size_objects, "_SETS", ("squares",))
+    plain = size_objects.held_out_objects(tmp_path, 2).samples
+    both = size_objects.held_out_objects(tmp_path, 2, mirrored=True)
+    assert both.samples[:2] == plain
+    assert len({sample.name for sample in both.samples}) == len(both.samples) == 4
+    for sample, twin in zip(plain, both.samples[2:], strict=True):
+        assert twin.group == sample.group  # they are no independent ones
+        np.testing.assert_array_equal(twin.image(), np.fliplr(sample.image()))
+        for ours, theirs in zip(twin.truth(), sample.truth(), strict=True):
+            np.testing.assert_array_equal(ours, np.fliplr(theirs))
+            assert ours.flags.c_contiguous
+
+
 def test_what_to_compare_on_has_to_be_said(method: BundleMethod, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(method.path)]) == 1
     assert "--data" in capsys.readouterr().err

@@ -78,7 +78,7 @@ def _objects(options: argparse.Namespace) -> Iterator[Objects]:
     if options.dataset and options.root is None:
         raise InvalidInputError("--dataset: expected --root, the folder that they lie in; got none")
     if options.data is not None:
-        yield held_out_objects(options.data, options.objects)
+        yield held_out_objects(options.data, options.objects, mirrored=options.mirrored)
     if options.dataset:
         samples = [
             replace(sample, name=f"{name}/{sample.name}")
@@ -148,6 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     add_bundle(parser)
     add = parser.add_argument
     add("--data", type=Path, help="folder of the training data sets, for their held-out objects")
+    add("--mirrored", action="store_true", help="--data: each object a second time, left and right exchanged")
     add("--root", type=Path, help="folder of the benchmarks")
     add("--dataset", nargs="+", default=[], metavar="NAME", help="folders below --root, such as berkeley")
     add("--objects", type=int, help="at most this many objects of each data set, for a quick look")

@@ -12,9 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from clickmask.evaluation.datasets import read_instances
 from clickmask.evaluation.samples import Sample
-from clickmask.evaluation.truths import IndexedTruth
+from clickmask.evaluation.truths import IndexedTruth, Masks
 from clickmask.evaluation.work import Objects
 from clickmask_training.sources import is_held_out
 
@@ -40,10 +43,27 @@ def study_objects(root: Path, limit: int | None = None) -> list[Objects]:
     ]
 
 
-def held_out_objects(root: Path, limit: int | None = None) -> Objects:
-    """Those of images that are never trained on; so many at most."""
+def held_out_objects(root: Path, limit: int | None = None, *, mirrored: bool = False) -> Objects:
+    """Those of images that are never trained on; so many at most, each a second time if ``mirrored``."""
     samples = large_objects(root, _SETS, held_out=True, each=_EACH)[:limit]
-    return Objects.of("held out", "indexed-instances", samples)
+    if not mirrored:
+        return Objects.of("held out", "indexed-instances", samples)
+    twins = [
+        _Mirrored(f"{sample.name}, mirrored", sample.image_path, sample.source, sample.group)
+        for sample in samples
+    ]
+    return Objects.of("held out, and mirrored", "indexed-instances", [*samples, *twins])
+
+
+class _Mirrored(Sample):
+    """An object with left and right exchanged."""
+
+    def image(self) -> NDArray[np.uint8]:
+        return np.ascontiguousarray(super().image()[:, ::-1])
+
+    def truth(self) -> Masks:
+        truth, ignored = super().truth()
+        return np.ascontiguousarray(truth[:, ::-1]), np.ascontiguousarray(ignored[:, ::-1])
 
 
 def large_objects(root: Path, names: Sequence[str], held_out: bool, each: int) -> list[Sample]:
