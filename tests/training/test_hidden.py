@@ -86,6 +86,16 @@ def test_a_backbone_that_says_all_twice_loses_nothing(images: list[torch.Tensor]
             assert ((whole - cut).square().mean() / whole.var()).sqrt() < 0.05
 
 
+def test_blocks_before_the_first_cut_stay_to_the_bit(images: list[torch.Tensor]) -> None:
+    torch.manual_seed(1)
+    network = build_network(preset("encode_once_mobilenet_v2")).eval()
+    cut = cut_hidden(network, (*HIDDEN[:9], 192, *HIDDEN[10:]), images)
+    whole, kept = network.backbone.features, cut.backbone.features
+    torch.testing.assert_close(kept[:10].state_dict(), whole[:10].state_dict(), rtol=0, atol=0)
+    assert kept[10].conv[0][0].weight.shape[0] == 192
+    assert not torch.equal(kept[11].conv[-1].weight, whole[11].conv[-1].weight)  # makes up for block 10
+
+
 def test_what_it_does_not_have_is_refused(images: list[torch.Tensor]) -> None:
     network = build_network(preset("encode_once_mobilenet_v2")).eval()
     with pytest.raises(ConfigError, match="--hidden: expected 17 numbers from 1 to"):

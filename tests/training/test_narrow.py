@@ -129,4 +129,4 @@ def test_the_command_writes_a_checkpoint_to_train_on(tmp_path: Path) -> None:
 def test_the_command_asks_what_to_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     needed = [f"--{name}={tmp_path / name}" for name in ("config", "data", "output")]
     assert main([str(tmp_path / "wide.safetensors"), *needed]) == 1
-    assert "expected what to cut: --hidden, --widths or --click-widths" in capsys.readouterr().err
+    assert "expected what to cut: --hidden, --encoder, --widths or" in capsys.readouterr().err

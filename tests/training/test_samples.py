@@ -226,7 +226,11 @@ def test_a_batch_has_the_shapes_that_networks_take(data: TrainingData, config: T
         ("steps = 5\nmixture.a = 1\nclicks.speed = 1", "unknown keys clicks.speed; known: eroded"),
         ("steps = 5\nmixture.a = 1\nview = 3", "view: expected a table, got 3"),
         ("steps = 5\nmixture.a = 1\nclicks.positive = 0", "clicks.positive: expected 1 to 64 clicks"),
-        ("steps = 5\nmixture.a = 1\nloss = {bce = 0, dice = 0}", "a positive weight of bce, dice or nfl"),
+        ("steps = 5\nmixture.a = 1\nloss = {bce = 0, dice = 0}", "weight of bce, dice, nfl or features"),
+        (
+            "steps = 5\nmixture.a = 1\nloss = {bce = 0, dice = 0, features = 1, distillation = 1}",
+            "expected bce, dice or nfl beside distillation and latent_heads",
+        ),
         ("steps = 5\nmixture.a = 1\ncolour.contrast = [1]", "colour.contrast: expected two numbers"),
         ("steps = 5\nmixture.a = 1\nview.scale = [2, 1]", "view.scale: expected the lower number first"),
         ("steps = 5\nmixture.a = 1\nview.antialias = 1", "view.antialias: expected true or false, got 1"),

@@ -61,6 +61,22 @@ def test_features_come_nearer_the_teachers(tmp_path: Path) -> None:
     torch.testing.assert_close(teacher.state_dict(), before, rtol=0, atol=0)
 
 
+def test_an_encoder_learns_features_alone_and_the_decoder_stays(tmp_path: Path) -> None:
+    write_set(tmp_path / "squares")
+    data = TrainingData(tmp_path, {"squares": 1.0})
+    torch.manual_seed(0)
+    student = EncodeOnceCDNet(EncodeOnceConfig(hidden=tuple(count // 4 for count in HIDDEN)))
+    decoder = {name: value.clone() for name, value in student.decoder.state_dict().items()}
+    alone = config(LossSettings(bce=0.0, dice=0.0, features=1.0))
+    run = Trainer(student, alone, tmp_path / "run", teacher=EncodeOnceCDNet())
+    batch = make_batch(data, run.config, 0)
+    losses = [run.train_step(batch)[0] for _ in range(20)]
+    assert losses[-1] < 0.5 * losses[0]
+    torch.testing.assert_close(run.network.decoder.state_dict(), decoder, rtol=0, atol=0)
+    run.save()
+    assert not (tmp_path / "run/preview.png").exists()  # no mask was predicted
+
+
 @pytest.mark.parametrize(
     ("teacher", "loss", "reason"),
     [

@@ -34,8 +34,7 @@ def cut_hidden(network: EncodeOnce, hidden: Sequence[int], images: Sequence[Tens
     Raises:
         ConfigError: another kind of network, or more channels than it has.
     """
-    if not isinstance(network, EncodeOnce):
-        raise ConfigError(f"--hidden: expected an encode-once network, got {type(network).__name__}")
+    check_encode_once(network)
     before = network.config.hidden
     if len(hidden) != len(before) or any(
         not 1 <= fewer <= have for fewer, have in zip(hidden, before, strict=True)
@@ -48,18 +47,31 @@ def cut_hidden(network: EncodeOnce, hidden: Sequence[int], images: Sequence[Tens
     return result
 
 
+def check_encode_once(network: nn.Module) -> None:
+    """Raises ConfigError unless the network has a backbone of its own, without clicks."""
+    if not isinstance(network, EncodeOnce):
+        raise ConfigError(
+            f"--hidden, --encoder: expected an encode-once network, got {type(network).__name__}"
+        )
+
+
 def _cut_blocks(old: nn.ModuleList, new: nn.ModuleList, images: Sequence[Tensor]) -> None:
-    """Fills the blocks of ``new`` from those of ``old``, which have more hidden channels."""
+    """Fills the blocks of ``new`` from those of ``old``, which have as many hidden channels or more."""
     theirs = ours = [old[0](image) for image in images]  # block 1 chooses among the stem's channels
     for index in range(1, len(old)):
-        block = old[index]
+        block, count = old[index], new[index].conv[-1].in_channels
+        if ours is theirs and count == block.conv[-1].in_channels:  # before the first cut
+            for same in (0, 1) if index == 1 else (index,):  # block 1 has the stem's channels
+                new[same].load_state_dict(old[same].state_dict())
+            theirs = ours = [block(x) for x in ours]
+            continue
         places = [_places(x, seed=index) for x in ours]
         hidden = torch.cat([_at(block.conv[:-1](x), p) for x, p in zip(ours, places, strict=True)])
         theirs, before = [block(x) for x in theirs], ours
         target = torch.cat([_at(x, p) for x, p in zip(theirs, places, strict=True)])
         if block.residual:
             target -= torch.cat([_at(x, p) for x, p in zip(before, places, strict=True)])
-        kept, weight, bias = keep_channels(hidden, target, new[index].conv[-1].in_channels)
+        kept, weight, bias = keep_channels(hidden, target, count)
         for whole, cut in zip(_inner(old, index), _inner(new, index), strict=True):
             cut.weight.copy_(whole.weight[kept])
             cut.bias.copy_(whole.bias[kept])

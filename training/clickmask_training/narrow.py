@@ -1,10 +1,10 @@
 """``python -m clickmask_training.narrow``: a trained encode-once CDNet of fewer channels, to train on.
 
-The backbone's are cut by ``hidden``. Of each set of the decoder's, those are kept that the layers after them
-hear most of: the variance of a channel, as a layer gets it, times the squared norm of that layer's weights
-for it, summed over the layers. The constant part of what is cut is made up for by the batch norms, whose
-statistics are taken anew. What remains learns in a fraction of the time that a new decoder takes; it is not
-a network to ship.
+The backbone's are cut by ``hidden``, as ``allocation`` says or as it is told. Of each set of the decoder's,
+those are kept that the layers after them hear most of: the variance of a channel, as a layer gets it, times
+the squared norm of that layer's weights for it, summed over the layers. The constant part of what is cut is
+made up for by the batch norms, whose statistics are taken anew. What remains learns in a fraction of the time
+that a new decoder takes; it is not a network to ship.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from clickmask_models.checkpoints import load_checkpoint, save_checkpoint
 from clickmask_models.encode_once import EncodeOnceCDNet
+from clickmask_training.allocation import allocate
 from clickmask_training.checks import ConfigError
 from clickmask_training.command import check_output, run_command
 from clickmask_training.config import read_config
@@ -185,8 +186,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("checkpoint", type=Path, help="a trained encode-once CDNet (.safetensors)")
     four("--widths", help="channels of the decoder at strides 2, 4, 8 and 16 (default: as they are)")
     four("--click-widths", help="channels of the click stem at the same strides (default: as they are)")
-    parser.add_argument(
+    backbone = parser.add_mutually_exclusive_group()
+    backbone.add_argument(
         "--hidden", type=int, nargs="+", metavar="N", help="channels inside each of the backbone's 17 blocks"
+    )
+    backbone.add_argument(
+        "--encoder",
+        type=float,
+        metavar="SHARE",
+        help="share of the backbone's work that is left; the blocks are cut where its features move least",
     )
     parser.add_argument("--config", type=Path, required=True, help="whose samples the channels are judged on")
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
@@ -196,15 +204,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run_command(options: argparse.Namespace) -> None:
-    if not (options.hidden or options.widths or options.click_widths):
-        raise ConfigError("expected what to cut: --hidden, --widths or --click-widths")
+    if not (options.hidden or options.encoder or options.widths or options.click_widths):
+        raise ConfigError("expected what to cut: --hidden, --encoder, --widths or --click-widths")
     check_output("--output", options.output, ".safetensors")
     config = read_config(options.config)
     data = TrainingData(options.data, config.mixture, config.data)
     batches = [make_batch(data, config, number) for number in range(_BATCHES)]
     narrower = network = load_checkpoint(options.checkpoint)
-    if options.hidden:
-        narrower = cut_hidden(narrower, options.hidden, [batch.image for batch in batches])
+    if options.hidden or options.encoder:
+        images = [batch.image for batch in batches]
+        narrower = cut_hidden(narrower, options.hidden or allocate(network, options.encoder, images), images)
     if options.widths or options.click_widths:
         widths = options.widths or network.config.widths
         narrower = narrow(narrower, widths, options.click_widths or network.config.click_widths, batches)

@@ -24,7 +24,7 @@ from clickmask_training.distributed import (
 )
 from clickmask_training.latent import LatentHeads
 from clickmask_training.log import keep_rows
-from clickmask_training.losses import mean_iou
+from clickmask_training.losses import feature_distance, mean_iou
 from clickmask_training.objective import Extras, Taught, objective
 from clickmask_training.optimization import backbone_blocks, learning_rate_factor, make_optimizer
 from clickmask_training.precision import autocast, float32_depthwise, scaler
@@ -190,8 +190,10 @@ class Trainer:
         return float(loss_and_iou[0]), float(loss_and_iou[1])
 
     def _loss(self, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, float]:
-        """Loss and IoU of a batch, after its corrective clicks."""
+        """Loss and IoU of a batch, after its corrective clicks; NaN for the IoU if nothing is decoded."""
         image = batch.image.to(self.device, non_blocking=True)
+        if not self.config.loss.of_masks:
+            return self._feature_loss(image), float("nan")
         with autocast(self.device, self.config.precision):
             features = passes.encode(self.network, image)
             self.network.eval()  # a person's next click is an answer to what the run time would show
@@ -205,6 +207,14 @@ class Trainer:
         logits = outputs.logits.detach()
         self._seen = Seen(image, mask, clicks, previous, logits)
         return objective(outputs, mask, extras, self.config), mean_iou(logits, mask)
+
+    def _feature_loss(self, image: Tensor) -> Tensor:
+        """Of an encoder that learns from the teacher's alone."""
+        with autocast(self.device, self.config.precision):
+            ours = passes.encode(self.network, image)
+            with torch.no_grad():
+                theirs = passes.encode(self._teacher, image)
+        return self.config.loss.features * feature_distance(ours, theirs)
 
     @torch.no_grad()
     def _taught(self, image: Tensor, clicks: Tensor, previous: Tensor) -> Taught:
