@@ -48,7 +48,8 @@ class Recipe:
     """All that a manifest says about a network besides its graphs and artefacts.
 
     Attributes:
-        departures: not in the manifest: fields in which the network's configuration is not the preset's.
+        departures: not in the manifest: fields in which the network's configuration is not the preset's,
+            but for those marked ``inner``, on which no setting around the network depends.
     """
 
     family: str
@@ -93,6 +94,7 @@ def make_recipe(network: nn.Module, overrides: Overrides) -> Recipe:
             field.name
             for field in fields(preset.network)
             if getattr(preset.network, field.name) != getattr(network.config, field.name)
+            and not field.metadata.get("inner")
         ),
     )
 

@@ -40,7 +40,7 @@ class EncodeOnceConfig:
 
     widths: tuple[int, int, int, int] = (16, 32, 96, 128)
     click_widths: tuple[int, int, int, int] = (16, 16, 32, 48)
-    hidden: tuple[int, ...] = field(default=HIDDEN, metadata={"before": HIDDEN})
+    hidden: tuple[int, ...] = field(default=HIDDEN, metadata={"before": HIDDEN, "inner": True})
     click_map: ClickMapConfig = field(default_factory=ClickMapConfig)
     feature_diffusion: FeatureDiffusionConfig = field(
         default_factory=lambda: FeatureDiffusionConfig(inner_channels=64)

@@ -46,7 +46,7 @@ class EncodeOnceCSFPConfig:
 
     widths: tuple[int, int, int, int] = (16, 32, 96, 128)
     click_widths: tuple[int, int, int, int] = (16, 16, 32, 48)
-    hidden: tuple[int, ...] = field(default=HIDDEN, metadata={"before": HIDDEN})
+    hidden: tuple[int, ...] = field(default=HIDDEN, metadata={"before": HIDDEN, "inner": True})
     click_map: ClickMapConfig = field(default_factory=ClickMapConfig)
     propagation: SparsePropagationConfig = field(
         default_factory=lambda: SparsePropagationConfig(reduced_channels=32)

@@ -9,6 +9,7 @@ import pytest
 from clickmask.crop import CropPolicy
 from clickmask_export.errors import RecipeError
 from clickmask_export.recipes import Overrides, describe_diffusion, make_recipe
+from clickmask_models.backbones.mobilenet_v2 import HIDDEN
 from clickmask_models.cdnet import CDNet, CDNetConfig
 from clickmask_models.encode_once import EncodeOnceCDNet, EncodeOnceConfig
 from clickmask_models.pixel_diffusion import PixelDiffusionConfig
@@ -49,6 +50,11 @@ def test_a_network_of_no_preset_takes_the_only_one_of_its_family_and_says_how_it
     recipe = make_recipe(EncodeOnceCDNet(own), Overrides())
     assert recipe.preset == "encode_once_mobilenet_v2"
     assert recipe.departures == ("widths", "click_widths")
+
+
+def test_a_backbone_with_fewer_hidden_channels_is_the_presets_all_the_same():
+    cut = EncodeOnceConfig(hidden=(*HIDDEN[:16], 192))
+    assert make_recipe(EncodeOnceCDNet(cut), Overrides()).departures == ()
 
 
 def test_a_preset_of_choice_sets_everything_around_the_network(cdnet):
