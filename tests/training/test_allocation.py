@@ -52,7 +52,7 @@ def test_no_other_sizes_lose_less_with_as_little_work(share: float) -> None:
         hidden = choose(blocks, share)
         chosen = [next(s for s in sizes if s.hidden == h) for sizes, h in zip(blocks, hidden, strict=True)]
         work, distance = sum(s.work for s in chosen), sum(s.distance for s in chosen)
-        assert work <= share * 16
+        assert share * 16 - 3 < work <= share * 16  # 3: the most that one size less saves
         assert all(
             sum(s.distance for s in other) >= distance - 1e-9
             for other in itertools.product(*blocks)
@@ -65,8 +65,18 @@ def test_all_is_kept_where_all_may_be() -> None:
     assert choose(blocks, 1.0) == (64, 64, 64, 64)
 
 
+def test_the_least_share_is_reached_to_the_last_digit() -> None:
+    rng = np.random.default_rng(6)
+    for _ in range(50):
+        blocks = [
+            [Size(3, 3 * unit, 0.0), Size(1, unit, 1.0), Size(2, 2 * unit, rng.uniform())]
+            for unit in rng.uniform(size=5)
+        ]
+        assert choose(blocks, 1 / 3 + 1e-12) == (1, 1, 1, 1, 1)
+
+
 def test_a_share_that_no_sizes_leave_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"expected a share of the backbone's work of 0.25 to 1, got 0.2"):
+    with pytest.raises(ConfigError, match=r"expected a share of 0.25 to 1, .* got 0.2"):
         choose(random_blocks(np.random.default_rng(5)), 0.2)
 
 
@@ -101,8 +111,6 @@ def test_what_was_chosen_is_shown(
     assert capsys.readouterr().out == f"--hidden {' '.join(map(str, hidden))}\n"
 
 
-def test_other_networks_and_shares_are_refused() -> None:
+def test_other_networks_are_refused() -> None:
     with pytest.raises(ConfigError, match="expected an encode-once network, got CDNet"):
         allocate(build_network(preset("official")), 0.5, [])
-    with pytest.raises(ConfigError, match=r"expected a share in \(0, 1\], got 0"):
-        allocate(EncodeOnceCDNet(), 0, [])

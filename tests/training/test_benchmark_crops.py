@@ -158,7 +158,21 @@ def test_mirrored_objects_come_beside_the_others(tmp_path: Path, monkeypatch: py
             assert ours.flags.c_contiguous
 
 
+def test_the_command_annotates_mirrored_objects_too(
+    method: BundleMethod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_set(tmp_path / "squares", count=200)
+    monkeypatch.setattr(size_objects, "_SETS", ("squares",))
+    words = [str(method.path), f"--data={tmp_path}", "--objects=2", "--mirrored", "--policy=none"]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert "## held out, and mirrored" in printed
+    assert "4 objects in 2 images" in printed
+
+
 def test_what_to_compare_on_has_to_be_said(method: BundleMethod, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(method.path), "--mirrored", "--root=x", "--dataset=y"]) == 1
+    assert "--mirrored: expected --data" in capsys.readouterr().err
     assert main([str(method.path)]) == 1
     assert "--data" in capsys.readouterr().err
     assert main([str(method.path), "--dataset", "berkeley"]) == 1

@@ -13,6 +13,8 @@ from clickmask_models.backbones.mobilenet_v2 import HIDDEN
 from clickmask_models.checkpoints import load_checkpoint, save_checkpoint
 from clickmask_models.encode_once import EncodeOnceCDNet, EncodeOnceConfig
 from clickmask_models.presets import build_network, preset
+from clickmask_training import allocation
+from clickmask_training.allocation import Size
 from clickmask_training.checks import ConfigError
 from clickmask_training.config import TrainingConfig
 from clickmask_training.data import TrainingData
@@ -103,20 +105,25 @@ def test_other_networks_are_refused(batches: list[Batch]) -> None:
         narrow(network, (8, 8, 8, 8), (4, 4, 4, 4), batches)
 
 
-@pytest.mark.usefixtures("batches")
-def test_the_command_writes_a_checkpoint_to_train_on(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "wide.safetensors", small_network())
-    (tmp_path / "run.toml").write_text(
+def command(folder: Path) -> list[str]:
+    """What the command is told but for what to cut."""
+    save_checkpoint(folder / "wide.safetensors", small_network())
+    (folder / "run.toml").write_text(
         "steps = 1\nbatch_pixels = 32768\n[crop_sizes]\n64 = 1.0\n[mixture]\nsquares = 1.0\n"
     )
+    words = [str(folder / "wide.safetensors"), f"--output={folder / 'narrow.safetensors'}"]
+    return [*words, f"--config={folder / 'run.toml'}", f"--data={folder / 'data'}"]
+
+
+@pytest.mark.usefixtures("batches")
+def test_the_command_writes_a_checkpoint_to_train_on(tmp_path: Path) -> None:
+    words = command(tmp_path)
     hidden = tuple(count // 2 for count in HIDDEN)
     status = main(
         [
-            str(tmp_path / "wide.safetensors"),
+            *words,
             *("--widths", "4", "6", "8", "10", "--click-widths", "2", "4", "6", "8"),
             *("--hidden", *map(str, hidden)),
-            *("--config", str(tmp_path / "run.toml"), "--data", str(tmp_path / "data")),
-            *("--output", str(tmp_path / "narrow.safetensors")),
         ]
     )
     assert status == 0
@@ -126,7 +133,24 @@ def test_the_command_writes_a_checkpoint_to_train_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("batches")
+def test_the_command_finds_where_to_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def sizes(_network: object, index: int, images: object) -> list[Size]:
+        assert len(list(images)) >= 2  # type: ignore[call-overload]
+        return [Size(HIDDEN[index], HIDDEN[index], 0.0), Size(16, 16, 17.0 - index)]
+
+    monkeypatch.setattr(allocation, "block_sizes", sizes)
+    words = command(tmp_path)
+    for wrong in ("0", "1.5"):
+        assert main([*words, f"--backbone={wrong}"]) == 1
+        assert f"--backbone: expected a share in (0, 1], got {float(wrong)}" in capsys.readouterr().err
+    assert main([*words, "--backbone=0.9"]) == 0
+    assert load_checkpoint(tmp_path / "narrow.safetensors").config.hidden == (*HIDDEN[:16], 16)
+
+
+@pytest.mark.usefixtures("batches")
 def test_the_command_asks_what_to_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     needed = [f"--{name}={tmp_path / name}" for name in ("config", "data", "output")]
     assert main([str(tmp_path / "wide.safetensors"), *needed]) == 1
-    assert "expected what to cut: --hidden, --encoder, --widths or" in capsys.readouterr().err
+    assert "expected what to cut: --hidden, --backbone, --widths or" in capsys.readouterr().err

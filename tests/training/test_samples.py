@@ -231,6 +231,10 @@ def test_a_batch_has_the_shapes_that_networks_take(data: TrainingData, config: T
             "steps = 5\nmixture.a = 1\nloss = {bce = 0, dice = 0, features = 1, distillation = 1}",
             "expected bce, dice or nfl beside distillation and latent_heads",
         ),
+        (
+            "steps = 5\nmixture.a = 1\nloss = {bce = 0, dice = 0, features = 1}",
+            "backbone_from: expected 0 where loss.features is all there is, got 0.35",
+        ),
         ("steps = 5\nmixture.a = 1\ncolour.contrast = [1]", "colour.contrast: expected two numbers"),
         ("steps = 5\nmixture.a = 1\nview.scale = [2, 1]", "view.scale: expected the lower number first"),
         ("steps = 5\nmixture.a = 1\nview.antialias = 1", "view.antialias: expected true or false, got 1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,14 +67,29 @@ def test_an_encoder_learns_features_alone_and_the_decoder_stays(tmp_path: Path) 
     data = TrainingData(tmp_path, {"squares": 1.0})
     torch.manual_seed(0)
     student = EncodeOnceCDNet(EncodeOnceConfig(hidden=tuple(count // 4 for count in HIDDEN)))
-    decoder = {name: value.clone() for name, value in student.decoder.state_dict().items()}
+    untouched = nn.ModuleList([student.decoder, *student.lateral[:3]])
+    before = {name: value.clone() for name, value in untouched.state_dict().items()}
     alone = config(LossSettings(bce=0.0, dice=0.0, features=1.0))
     run = Trainer(student, alone, tmp_path / "run", teacher=EncodeOnceCDNet())
     batch = make_batch(data, run.config, 0)
     losses = [run.train_step(batch)[0] for _ in range(20)]
     assert losses[-1] < 0.5 * losses[0]
-    torch.testing.assert_close(run.network.decoder.state_dict(), decoder, rtol=0, atol=0)
-    run.save()
+    torch.testing.assert_close(untouched.state_dict(), before, rtol=0, atol=0)
+
+
+def test_a_run_of_features_alone_logs_no_masks_and_goes_on(tmp_path: Path) -> None:
+    write_set(tmp_path / "squares")
+    data = TrainingData(tmp_path, {"squares": 1.0})
+    alone = replace(config(LossSettings(bce=0.0, dice=0.0, features=1.0)), steps=1)
+    torch.manual_seed(0)
+    teacher = EncodeOnceCDNet()
+    for steps in (1, 2):
+        run = Trainer(EncodeOnceCDNet(), replace(alone, steps=steps), tmp_path / "run", teacher=teacher)
+        assert run.resume() == (steps == 2)
+        run.run(data)
+    rows = list(csv.DictReader((tmp_path / "run/log.csv").read_text().splitlines()))
+    assert [row["step"] for row in rows] == ["1", "2"]
+    assert all(float(row["loss"]) > 0 and row["iou"] == "" for row in rows)
     assert not (tmp_path / "run/preview.png").exists()  # no mask was predicted
 
 

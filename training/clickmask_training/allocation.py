@@ -8,7 +8,8 @@ has the size that is best at one price of work for all of them, the lowest that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,11 +17,12 @@ from torch import Tensor, nn
 
 from clickmask.evaluation.progress import Progress
 from clickmask_models.encode_once import EncodeOnce
-from clickmask_training.checks import TINY, ConfigError, number
+from clickmask_training.checks import ConfigError
 from clickmask_training.hidden import check_encode_once, cut_hidden
 from clickmask_training.losses import feature_distance
 
 _KEPT = (5 / 6, 2 / 3, 1 / 2, 3 / 8, 1 / 4, 1 / 6)  # shares of a block's channels that are tried
+_STEM_INPUTS = 27  # 3 x 3 x RGB
 _MULTIPLE = 16  # processors compute on channels in groups of their vectors' width
 
 
@@ -43,14 +45,13 @@ def allocate(network: EncodeOnce, share: float, images: Sequence[Tensor]) -> tup
 
     Args:
         network: in eval mode; not changed.
-        share: of the backbone's work that is left at most.
+        share: of the backbone's work that is left at most, in (0, 1].
         images: (B, 3, H, W) RGB in [0, 1] each, two or more.
 
     Raises:
         ConfigError: another kind of network, or a share that no sizes have.
     """
     check_encode_once(network)
-    number("--encoder", share, "a share in (0, 1]", TINY, 1)
     count = len(network.config.hidden)
     progress = Progress("cut each block alone", 0, count)
     blocks = []
@@ -80,7 +81,8 @@ def block_sizes(network: EncodeOnce, index: int, images: Sequence[Tensor]) -> li
     if index == 0:
         return found
     uncut = network.encode(images[-1])
-    for count in sorted({_MULTIPLE * max(1, round(share * whole / _MULTIPLE)) for share in _KEPT} - {whole}):
+    counts = {_MULTIPLE * max(1, round(share * whole / _MULTIPLE)) for share in _KEPT}
+    for count in sorted(count for count in counts if count < whole):
         cut = cut_hidden(network, (*hidden[:index], count, *hidden[index + 1 :]), images[:-1])
         found.append(Size(count, work * count, float(feature_distance(cut.encode(images[-1]), uncut))))
     return found
@@ -107,23 +109,27 @@ def choose(blocks: Sequence[Sequence[Size]], share: float) -> tuple[int, ...]:
         share: of the work that is left at most.
 
     Raises:
-        ConfigError: no size is as small.
+        ConfigError: no sizes leave as little.
     """
-    whole = sum(sizes[0].work for sizes in blocks)
-    prices = {
-        (small.distance - large.distance) / (large.work - small.work)
-        for sizes in blocks
-        for small in sizes
-        for large in sizes
-        if small.work < large.work
-    }
-    for price in sorted({max(price, 0.0) for price in prices} | {0.0}):
-        chosen = [_best(sizes, price) for sizes in blocks]
+    chosen = [sizes[0] for sizes in blocks]
+    whole = sum(size.work for size in chosen)
+    cuts = [(price, index, size) for index, sizes in enumerate(blocks) for price, size in _cuts(sizes)]
+    for _, index, size in sorted(cuts, key=lambda cut: cut[0]):
         if sum(size.work for size in chosen) <= share * whole:
-            return tuple(size.hidden for size in chosen)
-    least = sum(min(size.work for size in sizes) for sizes in blocks) / whole
-    raise ConfigError(f"--encoder: expected a share of the backbone's work of {least:.2f} to 1, got {share}")
+            break
+        chosen[index] = size
+    least = sum(size.work for size in chosen) / whole
+    if least > share:
+        limit = math.ceil(100 * least) / 100
+        raise ConfigError(
+            f"--backbone: expected a share of {limit:.2f} to 1, as the least sizes do, got {share}"
+        )
+    return tuple(size.hidden for size in chosen)
 
 
-def _best(sizes: Sequence[Size], price: float) -> Size:
-    return min(sizes, key=lambda size: (size.distance + price * size.work, size.work))
+def _cuts(sizes: Sequence[Size]) -> Iterator[tuple[float, Size]]:
+    """The sizes that are best at some price of work, and from which on; ever smaller, at rising prices."""
+    at = sizes[0]
+    while smaller := [size for size in sizes if size.work < at.work]:
+        price, at = min(((size.distance - at.distance) / (at.work - size.work), size) for size in smaller)
+        yield price, at

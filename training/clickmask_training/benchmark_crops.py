@@ -75,6 +75,8 @@ def _objects(options: argparse.Namespace) -> Iterator[Objects]:
     """What the policies are compared on: held-out objects, and the benchmarks together."""
     if options.data is None and not options.dataset:
         raise InvalidInputError("expected --data, or --root and --dataset: what to compare on; got neither")
+    if options.mirrored and options.data is None:
+        raise InvalidInputError("--mirrored: expected --data, whose held-out objects are mirrored; got none")
     if options.dataset and options.root is None:
         raise InvalidInputError("--dataset: expected --root, the folder that they lie in; got none")
     if options.data is not None:

@@ -114,6 +114,11 @@ class TrainingConfig:
             for key, value in shares.items():
                 number(f"{name}.{key}", value, "a positive share", TINY)
         self._check_sizes()
+        if not self.loss.of_masks and self.backbone_from:
+            raise ConfigError(
+                f"backbone_from: expected 0 where loss.features is all there is, got {self.backbone_from}: "
+                "the new parts have nothing to learn before the backbone does"
+            )
 
     @property
     def crop_shapes(self) -> tuple[tuple[int, int], ...]:

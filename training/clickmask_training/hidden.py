@@ -48,10 +48,10 @@ def cut_hidden(network: EncodeOnce, hidden: Sequence[int], images: Sequence[Tens
 
 
 def check_encode_once(network: nn.Module) -> None:
-    """Raises ConfigError unless the network has a backbone of its own, without clicks."""
+    """Raises ConfigError unless the network is an ``EncodeOnce``."""
     if not isinstance(network, EncodeOnce):
         raise ConfigError(
-            f"--hidden, --encoder: expected an encode-once network, got {type(network).__name__}"
+            f"--hidden, --backbone: expected an encode-once network, got {type(network).__name__}"
         )
 
 

@@ -40,9 +40,10 @@ def add_row(path: Path, row: dict[str, object]) -> None:
 
     Args:
         path: the log; begun with a header where it is absent.
-        row: ``step`` steps taken, ``loss`` and ``iou`` means since the row before, ``seconds`` of training,
-            ``samples`` seen by all processes; of the averaged weights ``held_out_iou`` on held-out crops,
-            ``noc90`` and ``miou5`` of the robot annotator on held-out images.
+        row: ``step`` steps taken, ``loss`` and ``iou`` (where masks are learnt) means since the row before,
+            ``seconds`` of training, ``samples`` seen by all processes; of the averaged weights
+            ``held_out_iou`` on held-out crops, ``noc90`` and ``miou5`` of the robot annotator on held-out
+            images.
     """
     fresh = not path.exists()
     with path.open("a", newline="") as file:
@@ -54,8 +55,13 @@ def add_row(path: Path, row: dict[str, object]) -> None:
 
 def line(row: dict[str, object], steps: int, seconds_left: float) -> str:
     """A row for people: step of steps, what was measured, and the time left."""
-    parts = [f"step {row['step']}/{steps}", f"loss {row['loss']}", f"IoU {row['iou']}"]
-    for key, name in (("held_out_iou", "held-out IoU"), ("noc90", "NoC@90"), ("miou5", "mIoU@5")):
+    parts = [f"step {row['step']}/{steps}", f"loss {row['loss']}"]
+    for key, name in (
+        ("iou", "IoU"),
+        ("held_out_iou", "held-out IoU"),
+        ("noc90", "NoC@90"),
+        ("miou5", "mIoU@5"),
+    ):
         if key in row:
             parts.append(f"{name} {row[key]}")
     return "  ".join([*parts, f"{clock(seconds_left)} left"])

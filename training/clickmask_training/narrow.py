@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from clickmask_models.checkpoints import load_checkpoint, save_checkpoint
 from clickmask_models.encode_once import EncodeOnceCDNet
 from clickmask_training.allocation import allocate
-from clickmask_training.checks import ConfigError
+from clickmask_training.checks import TINY, ConfigError, number
 from clickmask_training.command import check_output, run_command
 from clickmask_training.config import read_config
 from clickmask_training.data import TrainingData
@@ -191,10 +191,10 @@ def main(arguments: list[str] | None = None) -> int:
         "--hidden", type=int, nargs="+", metavar="N", help="channels inside each of the backbone's 17 blocks"
     )
     backbone.add_argument(
-        "--encoder",
+        "--backbone",
         type=float,
         metavar="SHARE",
-        help="share of the backbone's work that is left; the blocks are cut where its features move least",
+        help="share of its multiplications that is left; cut where the features move least (some minutes)",
     )
     parser.add_argument("--config", type=Path, required=True, help="whose samples the channels are judged on")
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
@@ -204,16 +204,18 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run_command(options: argparse.Namespace) -> None:
-    if not (options.hidden or options.encoder or options.widths or options.click_widths):
-        raise ConfigError("expected what to cut: --hidden, --encoder, --widths or --click-widths")
+    if options.backbone is not None:
+        number("--backbone", options.backbone, "a share in (0, 1]", TINY, 1)
+    if not (options.hidden or options.backbone or options.widths or options.click_widths):
+        raise ConfigError("expected what to cut: --hidden, --backbone, --widths or --click-widths")
     check_output("--output", options.output, ".safetensors")
     config = read_config(options.config)
     data = TrainingData(options.data, config.mixture, config.data)
     batches = [make_batch(data, config, number) for number in range(_BATCHES)]
     narrower = network = load_checkpoint(options.checkpoint)
-    if options.hidden or options.encoder:
+    if options.hidden or options.backbone:
         images = [batch.image for batch in batches]
-        narrower = cut_hidden(narrower, options.hidden or allocate(network, options.encoder, images), images)
+        narrower = cut_hidden(narrower, options.hidden or allocate(network, options.backbone, images), images)
     if options.widths or options.click_widths:
         widths = options.widths or network.config.widths
         narrower = narrow(narrower, widths, options.click_widths or network.config.click_widths, batches)

@@ -155,8 +155,8 @@ class LossSettings:
         distillation: cross-entropy with the probabilities of the network given as --teacher.
         temperature: what the teacher's logits are divided by.
         features: distance from the features that the encoder of --teacher gives; encode-once networks only,
-            of the same ``widths`` at stride 16. With no loss of masks beside it nothing is decoded, and the
-            encoder learns alone, in less than half the time per step.
+            of the same ``widths`` at stride 16. With no loss of masks beside it nothing is decoded: only the
+            encoder learns, in a third of a step's time, and what is said of clicks and masks is not used.
     """
 
     bce: float = 1.0
@@ -178,16 +178,16 @@ class LossSettings:
             number(f"loss.{name}", getattr(self, name), "a weight of at least 0", 0)
         if not self.of_masks and not self.features:
             raise ConfigError("loss: expected a positive weight of bce, dice, nfl or features, got 0 for all")
-        if not self.of_masks and (self.distillation or self.latent_heads):
-            raise ConfigError(
-                "loss: expected bce, dice or nfl beside distillation and latent_heads, got 0 for all three; "
-                "with loss.features alone nothing is decoded"
-            )
         choice("loss.auxiliary", self.auxiliary, get_args(Auxiliary))
         choice("loss.click_map", self.click_map, ("gaussian", "disk"))
         number("loss.latent_heads", self.latent_heads, "0 to 16 heads", 0, 16, whole=True)
         number("loss.boundary_width", self.boundary_width, "1 to 64 pixels", 1, 64, whole=True)
         number("loss.temperature", self.temperature, "a positive number", TINY)
+        if not self.of_masks and (self.distillation or self.latent_heads):
+            raise ConfigError(
+                "loss: expected bce, dice or nfl beside distillation and latent_heads, got 0 for all three; "
+                "with loss.features alone nothing is decoded"
+            )
         if self.boundary and not self.bce:
             raise ConfigError("loss.boundary: expected bce to weigh, but loss.bce is 0")
 

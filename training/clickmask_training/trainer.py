@@ -39,7 +39,7 @@ class Trainer:
     """Network, averaged network and optimiser of one run, kept in one folder.
 
     The folder holds ``state.pt`` (resume), ``averaged.safetensors`` (the weights to ship), ``log.csv`` and
-    ``preview.png`` (the newest samples at the last save).
+    ``preview.png`` (the newest samples at the last save, where masks are learnt).
 
     Args:
         network: what to train; any network of ``clickmask_models``.

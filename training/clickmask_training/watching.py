@@ -80,7 +80,7 @@ class Watch:
     def _row(self, step: int, samples: int) -> dict[str, object]:
         loss, iou = np.mean(self._window, axis=0)
         self._window.clear()
-        measured = {"loss": f"{loss:.4f}", "iou": f"{iou:.4f}"}
+        measured = {"loss": f"{loss:.4f}"} | ({} if math.isnan(iou) else {"iou": f"{iou:.4f}"})
         return {"step": step, **measured, "seconds": f"{self.seconds:.0f}", "samples": samples}
 
     def _judged(self, step: int, averaged: nn.Module, last: bool) -> dict[str, object]:
