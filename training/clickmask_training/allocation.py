@@ -1,9 +1,9 @@
 """How many hidden channels each block of a backbone keeps, so that a share of its work is left.
 
-Blocks differ: the last ones of a MobileNetV2 lose two thirds of their channels for less than an early one
-pays for a sixth, since all that follows builds on the early ones. So each block alone is cut to several sizes
-and what that does to the encoder's features is measured. The distances are taken to add up; every block then
-has the size that is best at one price of work for all of them, the lowest that leaves no more than the share.
+Blocks differ: the last one of a MobileNetV2 loses four fifths of its channels for what an early one pays
+for a sixth, since all that follows builds on the early ones. So each block alone is cut to several sizes and
+what that does to the encoder's features is measured. The distances are taken to add up; every block then has
+the size that is best at one price of work for all of them, the lowest that leaves no more than the share.
 """
 
 from __future__ import annotations
