@@ -156,7 +156,7 @@ class LossSettings:
         temperature: what the teacher's logits are divided by.
         features: distance from the features that the encoder of --teacher gives; encode-once networks only,
             of the same ``widths`` at stride 16. With no loss of masks beside it nothing is decoded: only the
-            encoder learns, in less than a third of a step's time; settings of clicks and masks have no effect.
+            encoder learns, in less than a third of a step's time, and no setting of clicks or masks is used.
     """
 
     bce: float = 1.0
