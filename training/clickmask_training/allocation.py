@@ -93,9 +93,8 @@ def works(backbone: nn.Module) -> list[float]:
     area, found = 1 / 4, []  # of the maps, for each pixel of the image
     for block in backbone.features[1:]:
         depthwise, last = block.conv[-2][0], block.conv[-1]
-        before = area * (
-            block.conv[0][0].in_channels if len(block.conv) == 3 else 27
-        )  # or the stem's 3 x 3 x RGB
+        inputs = block.conv[0][0].in_channels if len(block.conv) == 3 else _STEM_INPUTS
+        before = area * inputs
         area /= depthwise.stride[0] ** 2
         found.append(last.in_channels * (before + area * (9 + last.out_channels)))
     return found
