@@ -211,7 +211,7 @@ def _run_command(options: argparse.Namespace) -> None:
     check_output("--output", options.output, ".safetensors")
     config = read_config(options.config)
     data = TrainingData(options.data, config.mixture, config.data)
-    batches = [make_batch(data, config, number) for number in range(_BATCHES)]
+    batches = [make_batch(data, config, index) for index in range(_BATCHES)]
     narrower = network = load_checkpoint(options.checkpoint)
     if options.hidden or options.backbone:
         images = [batch.image for batch in batches]
