@@ -138,6 +138,8 @@ def test_near_the_boundary_is_a_band_on_both_sides() -> None:
     band = near_boundary(mask, 2)[0, 0]
     assert band[0].tolist() == [0, 0, 1, 1, 1, 1, 0, 0, 0]
     assert near_boundary(torch.ones_like(mask), 2).sum() == 0
+    mask[..., 6:] = 255  # what cuts the object off is no border of it
+    assert near_boundary(mask, 2)[0, 0, 0].tolist() == [0, 0, 1, 1, 1, 1, 0, 0, 0]
 
 
 def test_feature_distance_is_in_units_of_the_teachers_variance() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from squares import write_set
 
 from clickmask.encode import image_tensor, mask_probability
@@ -142,7 +144,9 @@ def test_most_zoomed_crops_end_where_their_box_does() -> None:
     image, mask = np.full((300, 400, 3), 90, np.uint8), np.zeros((300, 400), np.uint8)
     mask[140:160, 150:250] = 1  # wide, far from every edge: the photo itself never ends in a zoomed crop
     rng = np.random.default_rng(0)
-    padded = np.mean([not crop_of(image, mask, 64, rng, rotated=0.0).inside.all() for _ in range(400)])
+    padded = np.mean(
+        [not crop_of(image, mask, 64, rng, rotated=0.0, whole=0.0).inside.all() for _ in range(400)]
+    )
     assert 0.28 < padded < 0.42  # 70 % of the zoomed half
 
 
@@ -185,6 +189,43 @@ def test_a_damaged_mask_differs_yet_overlaps() -> None:
         overlaps.append((damaged & (mask == 1)).sum() / (damaged | (mask == 1)).sum())
     assert max(overlaps) < 1
     assert np.mean(overlaps) > 0.5
+
+
+def test_a_damaged_mask_does_not_come_in_again_at_the_other_side() -> None:
+    mask = np.zeros((96, 96), np.uint8)
+    mask[30:70, 60:] = 1
+    for seed in range(20):
+        assert not damaged_mask(mask, np.random.default_rng(seed))[:, :30].any()
+
+
+def of_two_objects(folder: Path, *, second: bool) -> None:
+    """A picture whose list names two objects; whether its mask shows the second."""
+    write_set(folder, count=1)
+    mask = np.zeros((120, 160), np.uint8)
+    mask[10:50, 20:70] = 1
+    mask[80:90, 100:110] = 2 * second
+    Image.fromarray(mask).convert("P").save(folder / "masks" / "0.png")
+    listed = json.loads((folder / "instances.json").read_text())
+    (objects,) = listed["0.png"]["masks"].values()
+    objects["2"] = {"area": 2000, "bbox": [100, 80, 110, 90]}
+    (folder / "instances.json").write_text(json.dumps(listed))
+
+
+def test_two_objects_as_one_are_two(tmp_path: Path) -> None:
+    of_two_objects(tmp_path / "pair", second=True)
+    data = TrainingData(tmp_path, {"pair": 1.0}, DataSettings(merge=1.0))
+    rng = np.random.default_rng(0)
+    assert {int((data.draw(rng)[1] == 1).sum()) for _ in range(20)} == {40 * 50 + 10 * 10}
+
+
+def test_an_object_that_its_mask_does_not_show_is_passed_over(tmp_path: Path) -> None:
+    of_two_objects(tmp_path / "pair", second=False)
+    data = TrainingData(tmp_path, {"pair": 1.0}, DataSettings(merge=0.0))
+    rng = np.random.default_rng(0)
+    assert all((data.draw(rng)[1] == 1).sum() == 40 * 50 for _ in range(20))
+    Image.fromarray(np.zeros((120, 160), np.uint8)).convert("P").save(tmp_path / "pair/masks/0.png")
+    with pytest.raises(ConfigError, match="got none in 100 draws"):
+        TrainingData(tmp_path, {"pair": 1.0}).draw(rng)
 
 
 def test_a_batch_is_a_function_of_seed_and_step(data: TrainingData, config: TrainingConfig) -> None:

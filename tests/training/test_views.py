@@ -40,6 +40,41 @@ def test_image_and_mask_stay_together_in_every_view(kind: str, antialias: bool) 
     assert found > 15
 
 
+def test_a_turned_view_keeps_its_middle() -> None:
+    upright = Placement(10, 20, (2.0, 1.5), (60, 40))
+    turned = upright._replace(angle=0.4)
+    middle = np.array([10 + 15 - 0.5, 20 + 40 / 3 - 0.5, 1])  # in photo pixels
+    for placement in (upright, turned):
+        np.testing.assert_allclose(placement.matrix @ middle, [29.5, 19.5])
+    right, below = turned.matrix[:, :2].T  # where a pixel's neighbours go
+    np.testing.assert_allclose(right, [2 * np.cos(0.4), -1.5 * np.sin(0.4)])
+    np.testing.assert_allclose(below, [2 * np.sin(0.4), 1.5 * np.cos(0.4)])
+
+
+def test_turned_zoomed_views_keep_their_object() -> None:
+    """About a corner a third of them lost more than a tenth of it."""
+    mask = np.zeros((300, 400), np.uint8)
+    mask[110:190, 150:250] = 1
+    settings = ViewSettings(rotated=1.0, rotation=15, whole=0.0)
+    rng, seen = np.random.default_rng(0), []
+    for _ in range(200):
+        placement = choose_placement(mask, (128, 128), settings, RULE, rng)
+        if max(placement.shown) / max(placement.scale) < 100 * 2.1 and min(placement.shown) < 128:  # zoomed
+            crop = render(np.zeros((300, 400, 3), np.uint8), mask, (128, 128), placement)
+            seen.append((crop.mask == 1).sum() / np.prod(placement.scale) / (mask == 1).sum())
+    assert len(seen) > 30
+    assert np.mean(np.array(seen) > 0.9) > 0.95
+
+
+def test_a_share_of_the_views_is_what_a_sessions_first_click_sees() -> None:
+    mask = np.ones((60, 90), np.uint8)
+    first = Placement(0, 0, (128 / 90, 85 / 60), (128, 85))
+    rng = np.random.default_rng(0)
+    settings = ViewSettings(whole=0.25, rotated=1.0)
+    found = [choose_placement(mask, (128, 128), settings, RULE, rng) == first for _ in range(400)]
+    assert 0.2 < np.mean(found) < 0.3
+
+
 def test_shrinking_averages_areas_or_takes_the_nearest_pixels() -> None:
     image = np.zeros((128, 128, 3), np.uint8)
     image[::4, ::4] = 255  # one pixel in sixteen

@@ -130,4 +130,4 @@ def recolour(
         out = cv2.GaussianBlur(out, (0, 0), rng.uniform(0.5, 1.2))
     if rng.random() < settings.noise:
         out = out + rng.normal(0, rng.uniform(2, 8), out.shape).astype(np.float32)
-    return np.clip(out, 0, 255).astype(np.uint8)
+    return np.clip(np.rint(out), 0, 255).astype(np.uint8)

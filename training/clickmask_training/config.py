@@ -33,8 +33,8 @@ class TrainingConfig:
     Attributes:
         mixture: data-set folder -> share of the samples.
         steps: optimiser steps in all.
-        network: preset (``clickmask_models.presets``) whose network a new run has and whose crop policy and
-            sizes the ``run_time`` views and the validation follow.
+        network: preset (``clickmask_models.presets``) whose network a new run has and whose crop policy
+            the ``run_time`` views follow; the validation follows its sizes too.
         crop_sizes: side in pixels, or "HEIGHTxWIDTH" -> share of the batches.
         batch_pixels: pixels per batch; the batch size follows the crop size.
         accumulate: batches per optimiser step.

@@ -13,6 +13,8 @@ from clickmask_training.checks import ConfigError
 from clickmask_training.settings import DataSettings
 from clickmask_training.sources import Annotated, load_set
 
+_DRAWS = 100  # of objects, until one is seen in its mask
+
 
 class TrainingData:
     """Weighted mixture of data-set folders."""
@@ -55,14 +57,25 @@ class TrainingData:
         return sum(len(images) for images in self._sets)
 
     def draw(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """A random object: image (H, W, 3) uint8 and mask (H, W) uint8 of 0, 1, 2 (others), 255 (ignored)."""
+        """A random object: image (H, W, 3) uint8 and mask (H, W) uint8 of 0, 1, 2 (others), 255 (ignored).
+
+        Raises:
+            ConfigError: the masks show hardly any of the objects that their lists name.
+        """
+        for _ in range(_DRAWS):
+            image, mask = self._draw(rng)
+            if (mask == 1).any():
+                return image, mask
+        raise ConfigError(
+            f"mixture: expected masks that show the objects named beside them, got none in {_DRAWS} draws"
+        )
+
+    def _draw(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         index = int(rng.choice(len(self._sets), p=self._shares))
         images, chances = self._sets[index], self._chances[index]
         item = images[rng.integers(len(images)) if chances is None else rng.choice(len(images), p=chances)]
-        chosen = [int(rng.choice(item.ids, p=item.weights))]
-        if len(item.ids) > 1 and rng.random() < self._settings.merge:  # two objects as one
-            chosen.append(int(rng.choice(item.ids, p=item.weights)))
-        return item.pixels.read(chosen)
+        together = 2 if len(item.ids) > 1 and rng.random() < self._settings.merge else 1
+        return item.pixels.read(rng.choice(item.ids, together, replace=False, p=item.weights).tolist())
 
 
 def _image_chances(

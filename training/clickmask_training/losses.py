@@ -86,12 +86,16 @@ def feature_distance(features: Sequence[Tensor], teacher: Sequence[Tensor]) -> T
 
 
 def near_boundary(mask: Tensor, width: int) -> Tensor:
-    """1 within ``width`` pixels (square) of a border between object and background, else 0: (B, 1, H, W)."""
-    _, target = valid_and_target(mask)
+    """1 within ``width`` pixels (square) of object and background both, else 0: (B, 1, H, W).
+
+    Ignored pixels and padding are neither: where they cut an object is no border of it.
+    """
+    valid, target = valid_and_target(mask)
     side = 2 * width + 1
-    grown = F.max_pool2d(target, side, stride=1, padding=width)
-    shrunk = -F.max_pool2d(-target, side, stride=1, padding=width)
-    return (grown > shrunk).float()
+    near_object, near_background = (
+        F.max_pool2d(part, side, stride=1, padding=width) for part in (target, valid * (1 - target))
+    )
+    return near_object * near_background
 
 
 def mean_iou(logits: Tensor, mask: Tensor) -> float:

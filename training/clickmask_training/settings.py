@@ -22,21 +22,24 @@ class ViewSettings:
     """Which part of an image a sample shows: [view].
 
     Attributes:
-        kind: ``run_time``: half of them zoomed boxes around the object as the run time's crops, half free
-            windows. ``scaled_crop``: the image at a random scale, padded where it is too small, cropped
-            anywhere. ``random_box``: a random box of the image, its aspect lost (ClickSEG).
+        kind: ``run_time``: the whole photo, as a session's first click sees it, and of the rest half zoomed
+            boxes around the object as the run time's later crops, half free windows. ``scaled_crop``: the
+            image at a random scale, padded where it is too small, cropped anywhere. ``random_box``: a random
+            box of the image, its aspect lost (ClickSEG).
+        whole: share of the whole photo in ``run_time`` views; never rotated.
         scale: of free windows (log-uniform) and of ``scaled_crop`` (uniform): crop pixels per image pixel.
         box: least and largest side of a ``random_box`` in image sides, drawn from a normal distribution of
             mean 0.8 and deviation 0.4 cut there.
         flip: share of the samples that are mirrored.
         vertical_flip: share that are turned upside down.
-        rotated: share that are rotated.
+        rotated: share that are rotated, about their middle.
         rotation: largest angle in degrees.
         antialias: whether shrinking averages areas, as the run time does with half-pixel coordinates, or
             interpolates between the nearest pixels, as with the published networks' ("public").
     """
 
     kind: ViewKind = "run_time"
+    whole: float = 0.25
     scale: tuple[float, float] = (0.5, 1.6)
     box: tuple[float, float] = (0.3, 1.3)
     flip: float = 0.5
@@ -49,7 +52,7 @@ class ViewSettings:
         choice("view.kind", self.kind, get_args(ViewKind))
         pair("view.scale", self.scale, "scales in [0.05, 20]", 0.05, 20)
         pair("view.box", self.box, "sides in [0.05, 2]", 0.05, 2)
-        for name in ("flip", "vertical_flip", "rotated"):
+        for name in ("whole", "flip", "vertical_flip", "rotated"):
             share(f"view.{name}", getattr(self, name))
         number("view.rotation", self.rotation, "degrees in [0, 180]", 0, 180)
         flag("view.antialias", self.antialias)

@@ -24,7 +24,7 @@ class Placement(NamedTuple):
         left, top: image coordinates (pixel edges) of the crop's top left corner.
         scale: crop pixels per image pixel, horizontally and vertically.
         shown: (width, height) of the crop that may show the photo; padding lies right of it and below.
-        angle: radians by which the photo is turned about that corner.
+        angle: radians by which the photo is turned about the middle of what is shown.
     """
 
     left: float
@@ -38,7 +38,9 @@ class Placement(NamedTuple):
         """(2, 3): image pixels (x, y, 1) to crop pixels, centres at integers in both."""
         turn = np.array([[np.cos(self.angle), np.sin(self.angle)], [-np.sin(self.angle), np.cos(self.angle)]])
         linear = np.diag(self.scale) @ turn
-        return np.column_stack([linear, -linear @ [self.left - 0.5, self.top - 0.5] - 0.5])
+        half = np.array(self.shown) / 2
+        middle = np.array([self.left, self.top]) + half / self.scale  # in pixel edges, of the photo
+        return np.column_stack([linear, half - 0.5 - linear @ (middle - 0.5)])
 
 
 def choose_placement(
@@ -61,6 +63,8 @@ def choose_placement(
         placement = _scaled_crop(mask, shape, settings, rng)
     elif settings.kind == "random_box":
         placement = _random_box(mask, shape, settings, rng)
+    elif rng.random() < settings.whole:
+        return box_placement(Box(0, 0, mask.shape[1], mask.shape[0]), shape[0])
     elif rng.random() < 0.5:
         placement = _zoomed_view(mask, shape[0], rule, rng)
     else:
