@@ -120,7 +120,11 @@ def read_manifest_file(folder: Path) -> Manifest:
     Raises:
         BundleError: No such folder, no manifest in it, or an invalid one.
     """
-    if not folder.is_dir():
+    try:
+        is_folder = folder.is_dir()
+    except OSError as exc:  # a folder above it that may not be entered, a name that is too long
+        raise BundleError(f"expected a bundle folder, got {str(folder)!r}: {exc.strerror}.") from exc
+    if not is_folder:
         raise BundleError(
             f"expected a bundle folder, got {str(folder)!r}, which is not a folder; check the path."
         )

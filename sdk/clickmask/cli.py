@@ -23,6 +23,7 @@ from .errors import ClickmaskError, InvalidInputError
 from .manifest import Checkpoint, Manifest
 from .picture_files import LOSSLESS, check_target, overlay, read_picture, write_picture
 from .segmenter import Segmenter
+from .whole_files import check_targets
 
 _BUNDLE_HELP = "a bundle's folder; 'default' or '-' for the one that ships with clickmask"
 
@@ -140,11 +141,10 @@ def _check_outputs(options: argparse.Namespace) -> None:
     for name in ("out", "overlay"):
         if target := getattr(options, name):
             try:
-                check_target(target)
+                check_target(target, colour=name == "overlay")
             except InvalidInputError as exc:
                 raise InvalidInputError(f"--{name}: {exc}") from exc
-    if options.out and options.overlay and Path(options.out).resolve() == Path(options.overlay).resolve():
-        raise InvalidInputError(f"--overlay: expected another file than --out, got {options.overlay!r}.")
+    check_targets([("--out", options.out), ("--overlay", options.overlay)], [options.image])
 
 
 def _segment(options: argparse.Namespace) -> int:

@@ -106,6 +106,7 @@ def _band_runs(mask: Mask, x0: int, x1: int, y0: int, y1: int) -> NDArray[np.int
     tall = y1 - y0 + 1  # with a pixel of background below each column, so that no run leaves it
     columns = np.zeros((x1 - x0, tall), np.uint8)
     cv2.transpose(mask[y0:y1, x0:x1].view(np.uint8), dst=columns[:, :-1])
+    cv2.threshold(columns, 0, 1, cv2.THRESH_BINARY, columns)  # an array seen as bool may hold other bytes
     flat = columns.reshape(-1)
     edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     column, row = np.divmod(np.concatenate([[0], edges]) if flat[0] else edges, tall)

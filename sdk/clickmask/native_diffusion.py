@@ -73,9 +73,9 @@ class DiffusionOptions:
                 knows it.
         """
         named = {f.name: getattr(spec, f.name) for f in fields(spec) if f.name != "options"}
-        known = {f.name for f in fields(cls)}
+        known = {f.name for f in fields(cls)} - set(named)  # the manifest's own are no options
         unknown = sorted(set(spec.options) - known)
-        missing = sorted(known - {"cutoff"} - set(named) - set(spec.options))
+        missing = sorted(known - {"cutoff"} - set(spec.options))
         if unknown or missing:
             raise InvalidInputError(
                 f"pixel_diffusion: expected the options of the native library, got unknown {unknown} and "

@@ -72,16 +72,21 @@ def overlay(image: NDArray[np.uint8], mask: NDArray[np.bool_], clicks: Iterable[
     return drawn
 
 
-def check_target(path: str | os.PathLike[str]) -> None:
+def check_target(path: str | os.PathLike[str], *, colour: bool) -> None:
     """Refuse a place that ``write_picture`` could not write, before the work that leads to it.
 
+    Args:
+        path: Where to.
+        colour: Whether the picture will be RGB; else it will be grey.
+
     Raises:
-        InvalidInputError: An ending that OpenCV does not write, or a folder that does not exist.
+        InvalidInputError: An ending that OpenCV does not write, or not for such a picture, or a folder that
+            does not exist.
     """
     target = Path(path)
-    if not cv2.haveImageWriter(target.name):
-        raise _no_picture(target)
-    if not target.parent.is_dir():
+    # By trial: OpenCV tells of an ending whether it is known, not whether it takes colour or grey.
+    _encoded(target, np.zeros((64, 64, 3) if colour else (64, 64), np.uint8))
+    if not os.path.isdir(target.parent):
         raise InvalidInputError(
             f"expected to write {str(target)!r}, got no folder {str(target.parent)!r}; create it first."
         )
@@ -98,15 +103,19 @@ def write_picture(path: str | os.PathLike[str], picture: NDArray[np.uint8]) -> N
         InvalidInputError: An ending that OpenCV does not write, or a place that cannot be written.
     """
     target = Path(path)
-    pixels = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture
+    write_whole(target, _encoded(target, picture))
+
+
+def _encoded(target: Path, picture: NDArray[np.uint8]) -> bytes:
+    colour = picture.ndim == 3
+    pixels = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if colour else picture
     try:
         done, data = cv2.imencode(target.suffix or ".", pixels)
     except cv2.error:
         done = False
     if not done:
-        raise _no_picture(target)
-    write_whole(target, data.tobytes())
-
-
-def _no_picture(target: Path) -> InvalidInputError:
-    return InvalidInputError(f"expected an image ending such as .png, got {str(target)!r}.")
+        raise InvalidInputError(
+            f"expected an image ending such as .png, got {str(target)!r}, which OpenCV cannot write in "
+            f"{'colour' if colour else 'grey'}."
+        )
+    return data.tobytes()

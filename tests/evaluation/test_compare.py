@@ -104,6 +104,20 @@ def test_the_command_prints_differences_and_writes_them(
     assert (tmp_path / "out.json").is_file()
 
 
+@pytest.mark.parametrize("name", ["a.json", "b.json", "folder/../b.json", "."])
+def test_no_report_or_folder_is_written_over(
+    reports: list[Path], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = reports[0].parent
+    (folder / "folder").mkdir()
+    before = [path.read_bytes() for path in reports]
+    assert main(["compare", *map(str, reports), "--json", f"{folder}/{name}"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "clickmask: error: --json: expected a" in err
+    assert [path.read_bytes() for path in reports] == before
+
+
 def test_a_method_can_be_chosen(reports: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", *map(str, reports), "--method", "tiny", "grabcut"]) == 0
     assert "A is tiny, B is grabcut" in capsys.readouterr().out

@@ -22,6 +22,7 @@ from clickmask.errors import InvalidInputError
 from clickmask.evaluation.coco_masks import coco_mask
 from clickmask.evaluation.datasets import detect, read_dataset, read_instances
 from clickmask.evaluation.samples import fingerprint
+from clickmask.evaluation.truths import read_drawn
 
 OBJECT = disk(60, 60, 20)
 OTHER = disk(120, 50, 15)
@@ -167,6 +168,32 @@ def test_a_black_and_white_palette_is_a_picture_not_numbers(tmp_path: Path) -> N
     np.testing.assert_array_equal(sample.truth()[1], disk(60, 60, 24) & ~OBJECT)
 
 
+@pytest.mark.parametrize("colour", [(0, 255, 0), (255, 200, 40), (255, 255, 255)], ids=str)
+def test_a_mask_of_ones_own_in_any_colour_is_read_as_training_reads_it(
+    tmp_path: Path, colour: tuple[int, int, int]
+) -> None:
+    save(tmp_path / "images/mine.jpg", photo(OBJECT))
+    (tmp_path / "masks").mkdir()
+    pixels = (OBJECT[:, :, None] * np.array(colour)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "masks/mine.png")
+    (sample,) = read_dataset(tmp_path)
+    numbers, _ = read_drawn(tmp_path / "masks/mine.png")
+    truth, ignored = sample.truth()
+    np.testing.assert_array_equal(truth, OBJECT)
+    np.testing.assert_array_equal(truth, numbers == 1)
+    assert sample.name == "mine"
+    assert not ignored.any()
+
+
+@pytest.mark.parametrize(("dtype", "ending"), [("uint16", "png"), ("int32", "tif"), ("float32", "tif")])
+def test_a_mask_of_ones_own_of_more_than_8_bits_is_refused(tmp_path: Path, dtype: str, ending: str) -> None:
+    save(tmp_path / "images/mine.jpg", photo(OBJECT))
+    (tmp_path / "masks").mkdir()
+    Image.fromarray((OBJECT * 1 + OTHER * 300).astype(dtype)).save(tmp_path / f"masks/mine.{ending}")
+    with pytest.raises(InvalidInputError, match=r"expected an 8-bit mask, got mode [IF].*; save it as 8-bit"):
+        read_dataset(tmp_path)
+
+
 def test_indexed_masks_are_read_as_indices_not_colours(dataset: Path) -> None:
     samples = read_dataset(dataset)
     assert [sample.name for sample in samples] == ["a.png", "b.png", "c.png", "d.png"]
@@ -228,7 +255,23 @@ def test_a_folder_that_is_no_data_set_is_told_what_is_known(tmp_path: Path) -> N
         read_dataset(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"a.png": {}}', '{"a.png": {"masks": {}}}'])
+def test_a_root_whose_name_is_too_long_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"expected a readable data-set folder, got: .*too long"):
+        read_dataset(tmp_path / ("n" * 300))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"a.png": {}}',
+        '{"a.png": {"masks": {}}}',
+        '{"a.png": {"masks": 5}}',
+        '{"a.png": {"masks": "a.png"}}',
+    ],
+)
 def test_a_broken_list_of_instances_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "instances.json").write_text(text)
     with pytest.raises(InvalidInputError, match=r"instances\.json: expected"):
@@ -242,6 +285,12 @@ def test_images_that_are_missing_are_named(dataset: Path) -> None:
         InvalidInputError, match=r"expected 4 images, got 2 of them missing: images/b.png, images/c.png"
     ):
         read_dataset(dataset)
+
+
+def test_a_missing_image_elsewhere_is_named_in_full(tmp_path: Path) -> None:
+    (tmp_path / "instances.json").write_text(json.dumps({"/nowhere/a.png": {"masks": {"a.png": {}}}}))
+    with pytest.raises(InvalidInputError, match=r"1 of them missing: /nowhere/a\.png; complete the folder"):
+        read_dataset(tmp_path, "indexed")
 
 
 def test_a_mask_without_its_image_is_named(tmp_path: Path) -> None:

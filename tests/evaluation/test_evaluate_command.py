@@ -193,10 +193,20 @@ def test_a_plot_of_what_is_done_makes_no_click(
         (["--size", "64", "--protocol-size"], "--protocol-size: expected no --size beside it"),
         (["--anchor-on", "elsewhere"], "--anchor-on: expected one of disks, got elsewhere"),
         (["--json", "."], "--json: expected a file in an existing folder, got ."),
+        (["--json", "r", "--markdown", "./r"], "--markdown: expected another file than --json, got r"),
+        (["--plot", "r.png", "--markdown", "r.png"], "--plot: expected another file than --markdown"),
+        (["--plot", "r.png", "--json", "r-hardest-disks.png"], "--plot: expected another file than --json"),
+        (["--plot", "{data}/images/a.png"], "--plot: expected another file than the input"),
+        (["--plot", "{data}/masks/a.png"], "--plot: expected another file than the input"),
+        (["--markdown", "{bundle}/manifest.json"], "--markdown: expected another file than the input"),
+        (["--markdown", "{bundle}/network.onnx"], "--markdown: expected another file than the input"),
+        (["--json", "n" * 300], "--json: expected to write nnn"),
+        (["--root", "n" * 300], "expected a readable data-set folder"),
     ],
 )
 def test_what_cannot_work_is_refused_before_the_work(
     words: list[str],
+    dataset: Path,
     change: list[str],
     message: str,
     tmp_path: Path,
@@ -205,6 +215,7 @@ def test_what_cannot_work_is_refused_before_the_work(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(command, "here", None)
+    change = [word.format(data=dataset, bundle=words[1]) for word in change]
     assert main([*words, *change]) == 1
     out, err = capsys.readouterr()
     assert message in err

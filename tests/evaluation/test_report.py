@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from reports import HOST, SETTINGS, curve, finished
 
+from clickmask import __version__
 from clickmask.errors import InvalidInputError
+from clickmask.evaluation import report
 from clickmask.evaluation.progress import Progress
 from clickmask.evaluation.report import new_run, read_report, resume, summarise, write_report
 from clickmask.evaluation.tables import markdown, table
@@ -165,10 +167,44 @@ def test_a_report_of_another_command_is_refused(
     assert path.read_bytes() == before
 
 
+def test_a_report_of_another_version_is_not_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "report.json"
+    unfinished(path)
+    monkeypatch.setattr(report, "__version__", "9.0")
+    message = f"a report of clickmask 9.0, got one of {__version__}; delete it, or go on with that version"
+    with pytest.raises(InvalidInputError, match=re.escape(message)):
+        resume(path, [new_run(dict(SETTINGS), dict(HOST))])
+    assert len(read_report(path)) == 1  # to compare two versions is what `compare` is for
+
+
+def broken(change: str) -> Any:
+    run = finished(IOUS)
+    if change == "few":
+        run["curves"].pop()
+    elif change == "many":
+        run["curves"].append(run["curves"][0])
+    elif change == "figures":
+        run["figures"] = None
+    else:
+        run["curves"][1][change] = []
+    return run
+
+
+@pytest.mark.parametrize("change", ["ious", "boundary_f", "seconds", "few", "many", "figures"])
+def test_a_report_that_no_figure_can_be_made_of_is_refused(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "report.json"
+    write_report(path, [broken(change)])
+    with pytest.raises(InvalidInputError, match=r"report\.json: expected a report of .clickmask evaluate"):
+        read_report(path)
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "",
+        "[" * 100_000,
         "[]",
         "{}",
         '{"kind": 1}',

@@ -69,6 +69,21 @@ def test_path_that_is_no_path(path: Any) -> None:
         load_bundle(path)
 
 
+def test_folder_whose_name_is_too_long(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"expected a bundle folder, got '.*nnn': File name too long\."):
+        load_bundle(tmp_path / ("n" * 300))
+
+
+def test_folder_in_one_that_may_not_be_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:  # by hand: permissions do not stop root
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", refuse)
+
+    with pytest.raises(BundleError, match=r"expected a bundle folder, got '.*bundle': Permission denied\."):
+        load_bundle(tmp_path / "bundle")
+
+
 def test_file_instead_of_a_folder(folder: Path) -> None:
     with pytest.raises(BundleError, match="expected a bundle folder"):
         load_bundle(folder / "manifest.json")

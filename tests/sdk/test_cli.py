@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import types
@@ -160,9 +161,24 @@ def test_segment_of_a_file_that_is_no_picture(
         ("mask.png", "none/drawn.png", "--overlay: expected to write '{}/none/drawn.png', got no folder"),
         ("mask.png", "drawn.xyz", "--overlay: expected an image ending such as .png, got '{}/drawn.xyz'"),
         (None, "drawn", "--overlay: expected an image ending such as .png"),
+        ("mask.png", "drawn.pgm", "drawn.pgm', which OpenCV cannot write in colour"),
         ("mask.png", "bundle/../mask.png", "--overlay: expected another file than --out"),
+        ("photo.png", None, "--out: expected another file than the input"),
+        ("mask.png", "bundle/../photo.png", "--overlay: expected another file than the input"),
+        ("folder.png", None, "--out: expected a file in an existing folder, got {}/folder.png"),
     ],
-    ids=["lossy", "out_folder", "overlay_folder", "overlay_ending", "no_ending", "same_file"],
+    ids=[
+        "lossy",
+        "out_folder",
+        "overlay_folder",
+        "overlay_ending",
+        "no_ending",
+        "grey_only",
+        "same_file",
+        "out_over_photo",
+        "overlay_over_photo",
+        "folder",
+    ],
 )
 def test_segment_checks_where_to_write_before_it_loads_anything(
     folder: Path,
@@ -181,7 +197,9 @@ def test_segment_checks_where_to_write_before_it_loads_anything(
         for word in (flag, tmp_path / name)
     ]
 
-    assert run("segment", folder, "photo.png", "--click", "1,1", *named) == 1
+    (tmp_path / "folder.png").mkdir()
+
+    assert run("segment", folder, tmp_path / "photo.png", "--click", "1,1", *named) == 1
 
     assert message.format(tmp_path, tmp_path) in one_error(capsys)
 
@@ -242,6 +260,15 @@ def test_info_of_no_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "not a bundle" in one_error(capsys)
 
 
+@pytest.mark.parametrize("command", ["info", "doctor"])
+def test_bundle_whose_name_is_too_long(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(command, "n" * 300) == 1
+
+    out, err = capsys.readouterr()
+    assert "expected a bundle folder, got 'nnn" in out + err
+    assert "File name too long" in out + err
+
+
 def test_doctor_of_a_bundle_that_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("doctor", folder) == 0
 
@@ -278,10 +305,26 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"clickmask {__version__}\n"
 
 
-@pytest.mark.parametrize("words", [[], ["paint"], ["info"], ["segment", "a", "b"]])
+@pytest.mark.parametrize("words", [[], ["paint"], ["info"], ["segment", "a", "b"], ["compare", "a"]])
 def test_wrong_command_line_is_status_2(words: list[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         run(*words)
+
+
+@pytest.mark.parametrize("command", ["segment", "info", "doctor", "evaluate", "compare"])
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        run(command, "--help")
+
+    assert f"usage: clickmask {command}" in capsys.readouterr().out
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        run("--help")
+
+    named = re.findall(r"^    (\w+)", capsys.readouterr().out, re.MULTILINE)
+    assert named == ["segment", "info", "doctor", "evaluate", "compare"]  # those of the test above
 
 
 def test_interrupt_is_no_traceback(

@@ -55,6 +55,14 @@ def test_run_lengths_by_hand(mask, counts, text) -> None:
         np.testing.assert_array_equal(rle_decode({"size": size, "counts": form}), mask)
 
 
+def test_run_lengths_of_a_bool_mask_that_holds_other_bytes() -> None:
+    """NumPy takes any byte but 0 as true, so a view of labels as bool is such a mask."""
+    mask = np.array([[0, 1, 2, 2], [0, 1, 3, 0]], np.uint8).view(np.bool_)
+    before = mask.tobytes()
+    assert rle(mask, compressed=False)["counts"] == [2, 5, 1]
+    assert mask.tobytes() == before
+
+
 def test_run_lengths_of_a_box_by_hand() -> None:
     """A 3 x 4 box at (x 2, y 1) in 6 x 8: columns of 6, the box's rows 1..3 in columns 2..5."""
     mask = np.zeros((6, 8), bool)

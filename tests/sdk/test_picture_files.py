@@ -12,7 +12,7 @@ import pytest
 from clickmask import picture_files
 from clickmask.clicks import Click
 from clickmask.errors import InvalidInputError
-from clickmask.picture_files import overlay, read_picture, write_picture
+from clickmask.picture_files import check_target, overlay, read_picture, write_picture
 
 
 def test_picture_is_turned_as_its_exif_says(tmp_path: Path) -> None:
@@ -98,6 +98,23 @@ def test_failed_write_leaves_the_old_file_and_no_other(
 def test_write_with_an_ending_that_means_no_picture(tmp_path: Path, name: str) -> None:
     with pytest.raises(InvalidInputError, match=r"expected an image ending such as \.png"):
         write_picture(tmp_path / name, np.zeros((4, 4), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("name", "colour"), [("a.pgm", True), ("a.pbm", True), ("a.ppm", False), ("a.gif", False)]
+)
+def test_target_that_cannot_take_the_kind_of_picture(tmp_path: Path, name: str, colour: bool) -> None:
+    kind = "colour" if colour else "grey"
+    with pytest.raises(InvalidInputError, match=f"{name}', which OpenCV cannot write in {kind}"):
+        check_target(tmp_path / name, colour=colour)
+
+
+@pytest.mark.parametrize("ending", ["png", "bmp", "tif", "tiff", "jpg", "webp", "jp2"])
+@pytest.mark.parametrize("colour", [False, True])
+def test_target_that_takes_both_kinds(tmp_path: Path, ending: str, colour: bool) -> None:
+    check_target(tmp_path / f"a.{ending}", colour=colour)
+
+    assert not list(tmp_path.iterdir())
 
 
 def test_write_into_no_folder(tmp_path: Path) -> None:

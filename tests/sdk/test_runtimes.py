@@ -110,6 +110,18 @@ def test_onnx_graph_cannot_read_weights_from_other_files(
         open_backend(load_bundle(folder), "onnxruntime", "cpu")
 
 
+def test_no_place_for_temporary_files_is_a_backend_error(
+    one_runtime: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = one_runtime("onnxruntime")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+
+    with pytest.raises(
+        BackendError, match=r"expected to make a temporary folder, got: .*nowhere.*; set TMPDIR"
+    ):
+        open_backend(bundle, "onnxruntime", "cpu")
+
+
 def test_torchscript_fp16_needs_cuda(tmp_path: Path) -> None:
     folder = make_bundle(tmp_path, backends=("torchscript",))
     half = {**read_manifest(folder)["artefacts"][0], "precision": "fp16"}

@@ -12,6 +12,7 @@ from PIL import Image
 from scipy.io import savemat
 from squares import write_set
 
+from clickmask.errors import InvalidInputError
 from clickmask_training.checks import ConfigError
 from clickmask_training.clicks import random_clicks
 from clickmask_training.data import TrainingData
@@ -124,6 +125,14 @@ def test_a_plain_folder_of_images_and_masks(kind: str, tmp_path: Path) -> None:
     assert len(got) == (1 if kind == "white" else 2)
     np.testing.assert_array_equal(got[0] == 1, indices() == 1)
     assert (got[0][indices() == 2] == (255 if kind == "white" else 2)).all()
+
+
+def test_a_plain_mask_of_more_than_8_bits_is_refused(tmp_path: Path) -> None:
+    write_photo(tmp_path / "mine/images/b.jpg")
+    (tmp_path / "mine/masks").mkdir()
+    Image.fromarray(indices().astype(np.uint16) * 300).save(tmp_path / "mine/masks/b.png")
+    with pytest.raises(InvalidInputError, match=r"b\.png: expected an 8-bit mask, got mode I;16; save it"):
+        masks_of(tmp_path / "mine")
 
 
 def test_a_mask_of_another_size_is_named(tmp_path: Path) -> None:

@@ -253,11 +253,17 @@ def open_session(ort: Any, model: bytes, name: str, options: Any, providers: Seq
         providers: As ONNX Runtime takes them.
 
     Raises:
-        BackendError: ONNX Runtime refuses it.
+        BackendError: ONNX Runtime refuses it, or there is no place for a temporary folder.
     """
     # From memory and with an empty folder for external data: a graph may name other files of this machine as
     # weights, and those have no hash in the manifest.
-    with tempfile.TemporaryDirectory(prefix="clickmask-") as empty:
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="clickmask-")
+    except OSError as exc:
+        raise BackendError(
+            f"expected to make a temporary folder, got: {exc}; set TMPDIR to a folder that can be written to"
+        ) from exc
+    with folder as empty:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", empty)
         try:
             # No second try on the CPU alone, which ONNX Runtime prints about, and which hides the error.

@@ -12,7 +12,7 @@ from typing import get_args
 import numpy as np
 
 from clickmask import Segmenter
-from clickmask.bundle import bundle_path, read_manifest_file
+from clickmask.bundle import MANIFEST_NAME, bundle_path, read_manifest_file
 from clickmask.crop import CropKind
 from clickmask.errors import InvalidInputError
 from clickmask.evaluation.anchors import ANCHORS
@@ -26,7 +26,7 @@ from clickmask.evaluation.samples import Sample
 from clickmask.evaluation.tables import markdown, table
 from clickmask.evaluation.work import Objects, finish, planned
 from clickmask.picture_files import check_target
-from clickmask.whole_files import write_whole
+from clickmask.whole_files import check_targets, write_whole
 
 _PUBLIC_SIZE, _PUBLIC_SIZE_DAVIS = 400, 600  # long side of a crop in the code of f-BRS and RITM
 
@@ -68,6 +68,7 @@ def run(options: argparse.Namespace) -> int:
     _check(options)
     datasets = [_read_dataset(name, options) for name in options.dataset]
     bundle = _bundle_method(options)
+    check_targets(_targets(options), _inputs(datasets, bundle))
     work = [
         (dataset, Task(method, options.clicks, options.until))
         for dataset in datasets
@@ -105,15 +106,33 @@ def _check(options: argparse.Namespace) -> None:
             raise InvalidInputError(f"--anchor-on: expected one of {' '.join(options.dataset)}, got {name}")
     if options.protocol_size and options.size is not None:
         raise InvalidInputError("--protocol-size: expected no --size beside it, got both")
-    for name in ("json", "markdown"):
-        path = getattr(options, name)
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
-            raise InvalidInputError(f"--{name}: expected a file in an existing folder, got {path}")
     if options.plot is not None:
         try:
-            check_target(options.plot)
+            check_target(options.plot, colour=True)
         except InvalidInputError as error:
             raise InvalidInputError(f"--plot: {error}") from error
+    check_targets(_targets(options))
+
+
+def _targets(options: argparse.Namespace) -> list[tuple[str, Path | None]]:
+    """Every file that the command writes, with its option."""
+    targets = [(f"--{name}", getattr(options, name)) for name in ("json", "markdown", "plot")]
+    if options.plot is not None:
+        targets += [("--plot", _sheet(options.plot, name)) for name in options.dataset]
+    return targets
+
+
+def _sheet(plot: Path, dataset: str) -> Path:
+    """Where a data set's hardest objects are drawn."""
+    return plot.with_name(f"{plot.stem}-hardest-{dataset.replace('/', '-')}{plot.suffix}")
+
+
+def _inputs(datasets: Sequence[Objects], bundle: BundleMethod) -> set[Path]:
+    """The files of the objects and of the bundle."""
+    samples = [sample for dataset in datasets for sample in dataset.samples]
+    files = {file.path for item in read_manifest_file(bundle.path).artefacts for file in item.all_files}
+    masks = {path for sample in samples if (path := getattr(sample.source, "path", None))}
+    return masks | {s.image_path for s in samples} | {bundle.path / name for name in (MANIFEST_NAME, *files)}
 
 
 def _read_dataset(name: str, options: argparse.Namespace) -> Objects:
@@ -185,5 +204,4 @@ def _plot(target: Path, runs: Sequence[Run], datasets: Sequence[Objects], name: 
     for current in runs:
         dataset = current["settings"]["dataset"]
         if current["settings"]["method"] == name:  # an anchor's hardest objects teach nothing
-            name_there = f"{target.stem}-hardest-{dataset.replace('/', '-')}{target.suffix}"
-            draw_sheet(target.with_name(name_there), current, samples[dataset])
+            draw_sheet(_sheet(target, dataset), current, samples[dataset])

@@ -21,7 +21,7 @@ from clickmask.errors import InvalidInputError
 from clickmask.evaluation.metrics import clicks_to, measured_thresholds, reached_at, value_at
 from clickmask.evaluation.report import Run, curves_of, read_report
 from clickmask.evaluation.run import Curve
-from clickmask.whole_files import write_whole
+from clickmask.whole_files import check_targets, write_whole
 
 RESAMPLES = 10_000
 _SEED = 0
@@ -31,7 +31,8 @@ _CLICKS = (1, 3, 5, 10, 20)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``clickmask compare``."""
-    parser.add_argument("reports", nargs=2, type=Path, metavar=("A.json", "B.json"), help="two reports")
+    # Not a name for each: argparse of Python 3.11 takes a tuple for options only.
+    parser.add_argument("reports", nargs=2, type=Path, metavar="REPORT.json", help="A, then B")
     parser.add_argument(
         "--method", nargs=2, metavar=("A", "B"), help="which method of each (default: each report's first)"
     )
@@ -40,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prints the differences on each data set that both reports have."""
+    check_targets([("--json", options.json)], options.reports)
     methods = options.method or (None, None)
     sides = [_finished(path, method) for path, method in zip(options.reports, methods, strict=True)]
     shared = [name for name in sides[0] if name in sides[1]]

@@ -60,6 +60,13 @@ def read_dataset(root: Path, layout: str | None = None, split: str | None = None
     Raises:
         InvalidInputError: not such a folder, an image or list that is missing, or an object named twice.
     """
+    try:
+        return _read_dataset(root, layout, split)
+    except OSError as error:  # a folder that may not be entered, a name that is too long
+        raise InvalidInputError(f"{root}: expected a readable data-set folder, got: {error}") from error
+
+
+def _read_dataset(root: Path, layout: str | None, split: str | None) -> list[Sample]:
     name, root = detect(root) if layout is None else (layout, _inner(root, layout))
     readers: dict[str, Callable[[Path, str | None], list[Sample]]] = {
         "indexed": lambda folder, _: _indexed(folder, apart=False),
@@ -105,7 +112,8 @@ def read_instances(root: Path) -> dict[str, Any]:
         )
     try:
         instances: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if not instances or not all(entry["masks"] for entry in instances.values()):
+        masks = [entry["masks"] for entry in instances.values()]
+        if not masks or not all(isinstance(files, dict) and files for files in masks):
             raise ValueError("no image, or one without masks")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InvalidInputError(
@@ -166,7 +174,7 @@ def _drawn(mask: Path) -> dict[str, Truth]:
     """Berkeley's one object; of a mask in a folder of one's own, which may number several, each of them."""
     numbers, numbered = read_drawn(mask)
     if not numbered:
-        return {"": TrimapTruth(mask)}
+        return {"": DrawnTruth(mask, 1)}
     return {f"#{i}": DrawnTruth(mask, int(i)) for i in np.unique(numbers) if 0 < i < IGNORED}
 
 

@@ -94,6 +94,11 @@ def read_report(path: Path) -> list[Run]:
     Raises:
         InvalidInputError: no such file, or not a report of this schema.
     """
+    return _read(path)[1]
+
+
+def _read(path: Path) -> tuple[str, list[Run]]:
+    """The version of clickmask that wrote a report, and its runs."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         if document["kind"] != KIND or document["schema"] != SCHEMA:
@@ -103,25 +108,40 @@ def read_report(path: Path) -> list[Run]:
             missing = {*new_run({}, {})} - {*run} | {*_SETTINGS} - {*run["settings"]}
             if missing:
                 raise ValueError(f"a run without {', '.join(sorted(missing))}")
-            curves_of(run)
+            _check_curves(run)
+        return document["clickmask"], runs
     except OSError as error:
         raise InvalidInputError(f"expected a readable report {path}, got: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidInputError(
             f"{path}: expected a report of `clickmask evaluate --json`, schema {SCHEMA}, got something else: "
             f"{error!r}"
         ) from error
-    return runs
+
+
+def _check_curves(run: Run) -> None:
+    """Refuses what the figures cannot be made of."""
+    curves, objects = curves_of(run), run["settings"]["objects"]
+    if not all(curve.ious and curve.boundary and curve.seconds for curve in curves):
+        raise ValueError("a curve without a click")
+    if len(curves) > objects or (run["complete"] and (len(curves) < objects or not run["figures"])):
+        raise ValueError(f"{len(curves)} curves of {objects} objects, complete: {run['complete']}")
 
 
 def resume(path: Path, wanted: Sequence[Run]) -> None:
     """Takes over from an earlier report what it has of the wanted runs; they are changed in place.
 
     Raises:
-        InvalidInputError: the file is no report, or has a run that is not wanted; the message says in what
-            it differs.
+        InvalidInputError: the file is no report, or one of another clickmask, or has a run that is not
+            wanted; the message says in what it differs.
     """
-    for old in read_report(path):
+    version, runs = _read(path)
+    if version != __version__:  # another one's curves may differ with every setting the same
+        raise InvalidInputError(
+            f"{path}: expected to go on with a report of clickmask {__version__}, got one of {version}; "
+            "delete it, or go on with that version"
+        )
+    for old in runs:
         same = next((run for run in wanted if run["settings"] == old["settings"]), None)
         if same is None:
             raise InvalidInputError(

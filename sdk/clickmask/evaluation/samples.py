@@ -66,9 +66,14 @@ def check_samples(samples: Sequence[Sample], where: Path) -> None:
     if missing:
         raise InvalidInputError(
             f"{where}: expected {len(paths)} images, got {len(missing)} of them missing: "
-            f"{few([path.relative_to(where).as_posix() for path in missing])}; "
+            f"{few([_shown(path, where) for path in missing])}; "
             "complete the folder, since a part of it is another benchmark"
         )
+
+
+def _shown(path: Path, where: Path) -> str:
+    inside = path.is_relative_to(where)  # a list may name an image anywhere
+    return (path.relative_to(where) if inside else path).as_posix()
 
 
 def few(names: Sequence[str]) -> str:

@@ -63,7 +63,7 @@ class IndexedTruth:
 
 @dataclass(frozen=True)
 class DrawnTruth:
-    """One object of a mask that numbers several, in a folder of one's own; see `read_drawn`."""
+    """One object of Berkeley's masks, or of a mask in a folder of one's own; see `read_drawn`."""
 
     path: Path
     instance: int
@@ -80,7 +80,7 @@ class DrawnTruth:
 
 @dataclass(frozen=True)
 class TrimapTruth:
-    """A grey picture: above 128 object, 128 ignored, below background (GrabCut, Berkeley)."""
+    """A grey picture: above 128 object, 128 ignored, below background (GrabCut)."""
 
     path: Path
 
@@ -181,9 +181,11 @@ def read_drawn(path: Path) -> tuple[NDArray[np.uint8], bool]:
         The numbers, (H, W) uint8, 0 background and 255 ignored; and whether it is the file that numbers them.
 
     Raises:
-        InvalidInputError: it cannot be read.
+        InvalidInputError: it cannot be read, or has more than 8 bits a pixel.
     """
     with _opened(path) as file:
+        if file.mode.startswith("I") or file.mode == "F":  # converted, all above 255 would be 255: ignored
+            raise InvalidInputError(f"{path}: expected an 8-bit mask, got mode {file.mode}; save it as 8-bit")
         grey = np.array(file.convert("L"), np.uint8)
         if file.mode == "P":
             colours = np.array(file.convert("RGB"), np.uint8)
