@@ -104,6 +104,7 @@ def main() -> int:
         written="\n".join(paragraph(written("python export/benchmark_fdm.py", options.threads, machine))),
         rows="\n".join(map(_line, rows)),
     )
+    options.output.parent.mkdir(parents=True, exist_ok=True)
     write_whole(options.output, text.encode())
     return 0
 

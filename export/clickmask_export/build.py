@@ -15,17 +15,24 @@ from clickmask.backends import open_backend
 from clickmask.backends.diffusion import Place, choose
 from clickmask.bundle import Bundle
 from clickmask.engine_facts import MAX_BATCH
-from clickmask.manifest import Artefact, Parity
+from clickmask.manifest import Artefact, Parity, Source
 from clickmask.manifest import Precision as ArtefactPrecision
 from clickmask_export import graph_lint
-from clickmask_export.bundle_writer import draft_bundle, read_back, write_artefact, write_manifest
+from clickmask_export.bundle_writer import (
+    describe_source,
+    draft_bundle,
+    read_back,
+    write_artefact,
+    write_manifest,
+)
 from clickmask_export.calibration import Calibration, held_cases, load_calibration
 from clickmask_export.errors import BuildError, RecipeError
 from clickmask_export.graphs import LOCAL_NETWORK, Graph, Precision, diffusion_graph, make_graphs
 from clickmask_export.int8_gate import compare_int8
 from clickmask_export.networks import check_strategy, open_networks, with_sparse_keys
 from clickmask_export.onnx_graph import OPSET, export_onnx, serialise
-from clickmask_export.parity_cases import Case, load_photo, make_cases
+from clickmask_export.parity_cases import Case, in_batches, load_photo, make_cases
+from clickmask_export.precision_policy import PIXEL_DIFFUSION
 from clickmask_export.progress import Progress
 from clickmask_export.quantization import quantised
 from clickmask_export.recipes import Overrides, Recipe, make_recipe
@@ -85,11 +92,11 @@ def build(request: Request, progress: Progress) -> dict[str, Mapping[str, Parity
     Raises:
         BuildError: see ``errors``; nothing was written.
     """
-    targets = [find_target(name, request.precision) for name in dict.fromkeys(request.targets)]
+    targets = _targets(request)
     check_place(request.output, force=request.force)
     photo = load_photo(request.parity_image)
     calibration = _calibration(request)
-    networks = open_networks(request.checkpoint, request.checkpoint_index, request.local_checkpoint, progress)
+    networks, source = _open(request, progress)
     recipe = make_recipe(next(iter(networks.values())), request.overrides)
     check_strategy(networks, recipe)
     if recipe.departures:
@@ -104,7 +111,7 @@ def build(request: Request, progress: Progress) -> dict[str, Mapping[str, Parity
             _make(folder, target, request, graphs, calibration, recipe, progress) for target in targets
         )
         specs = {graph.name: graph.spec for graph in graphs}
-        draft = draft_bundle(folder, request.checkpoint, request.local_checkpoint, recipe, specs, artefacts)
+        draft = draft_bundle(folder, source, recipe, specs, artefacts)
         cases = (
             list(make_cases(recipe.input, photo))
             if calibration is None
@@ -124,6 +131,32 @@ def build(request: Request, progress: Progress) -> dict[str, Mapping[str, Parity
             for target in targets:
                 _verify(finished, target, cases, references, request, progress, most_cases=1)
     return parities
+
+
+def _targets(request: Request) -> list[Target]:
+    """ONNX files first: plans without weights are refitted from them and then need none of their own."""
+    names = sorted(dict.fromkeys(request.targets), key=lambda name: name != "onnxruntime")
+    return [find_target(name, request.precision) for name in names]
+
+
+def _open(request: Request, progress: Progress) -> tuple[Mapping[str, nn.Module], Source]:
+    """The networks, and which files they are: a trainer may write its file anew at any time."""
+    before = _stamps(request)
+    networks = open_networks(request.checkpoint, request.checkpoint_index, request.local_checkpoint, progress)
+    source = describe_source(request.checkpoint, request.local_checkpoint)
+    if _stamps(request) != before:
+        raise BuildError(
+            f"{request.checkpoint} or the local checkpoint was written while it was being read: build from "
+            "a copy of it"
+        )
+    return networks, source
+
+
+def _stamps(request: Request) -> list[tuple[int, int, int] | None]:
+    """What changes with each writing of a checkpoint; None for one that is no file."""
+    paths = [path for path in (request.checkpoint, request.local_checkpoint) if path is not None]
+    facts = [path.stat() if path.is_file() else None for path in paths]
+    return [fact and (fact.st_ino, fact.st_size, fact.st_mtime_ns) for fact in facts]
 
 
 def _graphs(
@@ -174,7 +207,7 @@ def _export(graph: Graph, target: Target, precision: Precision) -> bytes:
         graph_lint.check(model, graph.spec, OPSET, precision, graph.name)
         return serialise(model)
     archive = export_torchscript(graph, target.verified_on)
-    if precision == "fp16" and not is_half(archive):
+    if precision == "fp16" and graph.name != PIXEL_DIFFUSION and not is_half(archive):
         raise BuildError(f"the traced {graph.name} is not in half precision although fp16 was asked for")
     return archive
 
@@ -209,7 +242,6 @@ def _verify(
     Of two networks, and of Pixel Diffusion's graph and its fused kernel, the worse counts.
     """
     most = request.plan.max_batch if target.backend == "tensorrt" else MAX_BATCH
-    fitting = [number for number, case in enumerate(cases) if len(case.image) <= most][:most_cases]
     judge = compare_int8 if request.precision == "int8" else partial(compare, precision=request.precision)
     found: dict[str, Parity] = {}
     for place in _places(bundle, target):
@@ -219,14 +251,16 @@ def _verify(
                 bundle, target.backend, target.verified_on, pixel_diffusion=place, trust_host_code=True
             )
         ) as backend:
-            for name, right in references.items():
+            for name, logits in references.items():
+                calls = list(zip(cases, logits, strict=True))[:most_cases]
+                fitting = [call for case, right in calls for call in in_batches(case, right, most)]
                 one = judge(
-                    [cases[number] for number in fitting],
-                    [right[number] for number in fitting],
+                    [case for case, _ in fitting],
+                    [right for _, right in fitting],
                     backend,
                     local=name == LOCAL_NETWORK,
                     threshold=bundle.manifest.threshold,
-                    step=lambda done: progress.step(done, len(fitting)),
+                    step=partial(progress.step, total=len(fitting)),
                 )
                 found = {kind: worst(found.get(kind, parity), parity) for kind, parity in one.items()}
     return found

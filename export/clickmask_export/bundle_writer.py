@@ -73,10 +73,15 @@ def write_artefact(
     )
 
 
+def describe_source(checkpoint: Path, local: Path | None) -> Source:
+    """Names and hashes of the files of weights."""
+    second = None if local is None else Checkpoint(_plain_name(local), _sha256(local))
+    return Source(_plain_name(checkpoint), _sha256(checkpoint), second)
+
+
 def draft_bundle(
     folder: Path,
-    checkpoint: Path,
-    local_checkpoint: Path | None,
+    source: Source,
     recipe: Recipe,
     graphs: Mapping[str, GraphSpec],
     artefacts: tuple[Artefact, ...],
@@ -88,7 +93,7 @@ def draft_bundle(
         name=folder.name,
         family=recipe.family,
         preset=recipe.preset,
-        source=_source(checkpoint, local_checkpoint),
+        source=source,
         input=recipe.input,
         click_maps=recipe.click_maps,
         crop=recipe.crop,
@@ -145,11 +150,6 @@ def _write_weights(folder: Path, graph: str, data: bytes) -> ArtefactFile:
     if not path.is_file() or path.read_bytes() != data:
         path = folder / f"{graph}.weights.{_SUFFIX['onnxruntime']}"
     return _write(path, data)
-
-
-def _source(checkpoint: Path, local: Path | None) -> Source:
-    second = None if local is None else Checkpoint(_plain_name(local), _sha256(local))
-    return Source(_plain_name(checkpoint), _sha256(checkpoint), second)
 
 
 def _plain_name(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,9 @@ from clickmask.errors import ClickmaskError
 from clickmask_export.errors import BuildError
 from clickmask_export.progress import Progress
 from clickmask_export.tensorrt_options import PlanOptions
+
+# What torch says, on any device, in a RuntimeError.
+_NO_MEMORY = re.compile("out of memory|can't allocate memory", re.IGNORECASE)
 
 _DESCRIPTION = """\
 Build an engine bundle: a folder with everything that clickmask needs to run a network, and nothing else.
@@ -246,7 +250,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(exc))
     except ModuleNotFoundError as exc:
         return _fail(f'building needs the package {exc.name}: pip install "clickmask[cpu,export]"')
-    except MemoryError:
+    except (MemoryError, RuntimeError) as exc:
+        if isinstance(exc, RuntimeError) and not _NO_MEMORY.search(str(exc)):
+            raise
         return _fail("out of memory: build fewer or smaller sizes with --size")
     except KeyboardInterrupt:
         return _fail("interrupted; nothing was written")

@@ -58,7 +58,7 @@ def export_onnx(graph: Graph) -> onnx.ModelProto:
         except ModuleNotFoundError:  # not torch's failure: the command says what to install
             raise
         except Exception as exc:  # the exporter raises types of its own, of torch's and of sympy's
-            raise BuildError(f"torch cannot export the {graph.name} to ONNX: {_first_line(exc)}") from exc
+            raise BuildError(f"torch cannot export the {graph.name} to ONNX: {first_line(exc)}") from exc
     model: onnx.ModelProto = exported.model_proto
     _name_nodes(model.graph)
     _name_dimensions(model.graph, graph)
@@ -191,7 +191,7 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _first_line(exc: BaseException) -> str:
+def first_line(exc: BaseException) -> str:
     """The line of an exporter's message that says something, where there is one."""
     lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
     return lines[0] if lines else type(exc).__name__

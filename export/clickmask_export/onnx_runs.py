@@ -12,7 +12,11 @@ Feeds = dict[str, NDArray[np.float32]]
 
 
 def session_of(model: bytes, *, optimised: bool = True) -> Any:
-    """An ``onnxruntime.InferenceSession``; without ``optimised`` every node computes as it is written."""
+    """An ``onnxruntime.InferenceSession``; without ``optimised`` every node computes as it is written.
+
+    Except in half precision: on the CPU ONNX Runtime rounds weights and casts to it and computes in float32,
+    so that an overflow between two nodes does not show.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

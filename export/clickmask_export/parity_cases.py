@@ -81,6 +81,17 @@ def make_cases(spec: InputSpec, photo: NDArray[np.uint8]) -> Iterator[Case]:
         yield replace(case, kind=f"collage, {size} px")
 
 
+def in_batches(case: Case, logits: Array, most: int) -> Iterator[tuple[Case, Array]]:
+    """A call and the logits that are right for it, as calls of at most so many images."""
+    for first in range(0, len(case.image), most):
+        part = slice(first, first + most)
+        previous = None if case.previous_mask is None else case.previous_mask[part]
+        yield (
+            replace(case, image=case.image[part], clicks=case.clicks[part], previous_mask=previous),
+            logits[part],
+        )
+
+
 def _case(
     kind: str, image: Array, names: tuple[str, ...], sets: dict[str, list[tuple]], spec: InputSpec
 ) -> Case:

@@ -14,7 +14,7 @@ from torch import nn
 
 from clickmask.crop import CropPolicy
 from clickmask.manifest import ClickMaps, InputSpec, PixelDiffusionSpec
-from clickmask.manifest_reader import MAX_SIZE, MIN_SIZE, SIZE_STEP
+from clickmask.manifest_reader import MAX_ITERATIONS, MAX_SIZE, MIN_SIZE, SIZE_STEP
 from clickmask_export.errors import RecipeError
 from clickmask_models.config_json import config_to_json
 from clickmask_models.pixel_diffusion import PixelDiffusionConfig
@@ -163,6 +163,8 @@ def _pixel_diffusion(network: nn.Module, preset: Preset, overrides: Overrides) -
         config = preset.network.pixel_diffusion or PixelDiffusionConfig()
     if config is None or overrides.iterations is None:
         return config
+    if overrides.iterations > MAX_ITERATIONS:
+        raise RecipeError(f"iterations: expected at most {MAX_ITERATIONS}, got {overrides.iterations}")
     try:
         return replace(config, iterations=overrides.iterations)
     except ValueError as exc:

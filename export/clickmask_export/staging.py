@@ -16,6 +16,7 @@ from pathlib import Path
 from clickmask.manifest_reader import MANIFEST_NAME
 from clickmask_export.errors import OutputError
 
+_ARTEFACTS = (".onnx", ".plan", ".ts")
 UNVERIFIED = f"{MANIFEST_NAME}.unverified"  # the manifest's name in a folder that is still being filled
 
 
@@ -61,11 +62,19 @@ def check_place(output: Path, *, force: bool) -> None:
         raise OutputError(
             f"expected a folder or nothing at {output}, got a file or link: choose another --output"
         )
-    if any(output.iterdir()) and not (output / MANIFEST_NAME).is_file():
+    if not (found := sorted(output.iterdir())):
+        return
+    if not (output / MANIFEST_NAME).is_file():
         raise OutputError(
             f"{output} is a folder with other things in it and no bundle: choose another --output"
         )
-    if any(output.iterdir()) and not force:
+    foreign = [file for file in found if file.name != MANIFEST_NAME and file.suffix not in _ARTEFACTS]
+    if foreign:
+        raise OutputError(
+            f"{output} has things in it that no build wrote, such as {foreign[0].name!r}: move them away, or "
+            "choose another --output"
+        )
+    if not force:
         raise OutputError(
             f"{output} is a bundle already: add --force to replace it, or choose another --output"
         )

@@ -14,7 +14,7 @@ import torch
 
 from clickmask_export.errors import BuildError, TargetUnavailableError
 from clickmask_export.graphs import Graph, Precision
-from clickmask_export.onnx_graph import quiet
+from clickmask_export.onnx_graph import first_line, quiet
 
 _SOURCE_LINES = ".debug_pkl"
 _WRITERS_OWN = (".data/", "version", "byteorder")  # PyTorchFileWriter writes these itself
@@ -59,7 +59,7 @@ def export_torchscript(graph: Graph, device: str) -> bytes:
             buffer = io.BytesIO()
             torch.jit.save(frozen, buffer)
     except Exception as exc:  # tracing runs arbitrary modules
-        raise BuildError(f"torch cannot trace the {graph.name}: {str(exc).splitlines()[0]}") from exc
+        raise BuildError(f"torch cannot trace the {graph.name}: {first_line(exc)}") from exc
     finally:
         graph.module.to("cpu")
     return _reproducible(buffer.getvalue())

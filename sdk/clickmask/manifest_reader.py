@@ -41,6 +41,7 @@ MAX_ARTEFACT_BYTES = 4 << 30
 MAX_ARTEFACTS = 64
 MAX_CLICKS = 1024
 MIN_SIZE, MAX_SIZE, SIZE_STEP = 64, 2048, 32
+MAX_ITERATIONS = 1000
 
 # A white list, so that a name means the same file on every system: no separators, drives, streams or hidden
 # files.
@@ -181,7 +182,7 @@ def _pixel_diffusion(node: Node) -> PixelDiffusionSpec | None:
     keys = node.fields(("iterations", "dilations", "amplitude", "eps", "norm"), ("options",))
     options = keys["options"].members() if "options" in keys else {}
     return PixelDiffusionSpec(
-        iterations=keys["iterations"].integer(1, 1000),
+        iterations=keys["iterations"].integer(1, MAX_ITERATIONS),
         dilations=tuple(item.integer(1, MAX_SIZE) for item in keys["dilations"].items(1)),
         amplitude=keys["amplitude"].number(-1e6, 1e6),
         eps=keys["eps"].number(0, 1, open_ends=True),

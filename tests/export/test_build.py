@@ -21,9 +21,11 @@ from clickmask_export import build as steps
 from clickmask_export.build import Request, build
 from clickmask_export.errors import BuildError, LintError, OutputError, VerificationError
 from clickmask_export.graph_lint import Finding
-from clickmask_export.graphs import Graph, make_graphs
+from clickmask_export.graphs import Graph, diffusion_graph, make_graphs
 from clickmask_export.progress import Progress
 from clickmask_export.recipes import Recipe
+from clickmask_export.targets import Target
+from clickmask_export.torchscript import is_half
 from clickmask_models.pixel_diffusion import PixelDiffusion, PixelDiffusionConfig
 
 DIFFUSION = PixelDiffusionConfig(iterations=1, dilations=(1,))
@@ -252,6 +254,26 @@ def test_an_existing_bundle_stops_the_build_before_it_starts(make, monkeypatch, 
     make(EarlyFusion())
     with pytest.raises(BuildError, match="add --force"):
         make(EarlyFusion(), broken={"open_networks": lambda *_: pytest.fail("too late")})
+
+
+def test_half_precision_is_the_networks_and_pixel_diffusion_stays_float32():
+    target = Target("torchscript", "cpu")
+    (network,) = make_graphs(EarlyFusion(), flip=False, precision="fp16")
+    for graph in (network, diffusion_graph(PixelDiffusion(DIFFUSION))):
+        assert is_half(steps._export(graph, target, "fp16")) == (graph is network)
+    (network,) = make_graphs(EarlyFusion(), flip=False, precision="fp32")
+    with pytest.raises(BuildError, match="not in half precision"):
+        steps._export(network, target, "fp16")
+
+
+def test_a_checkpoint_that_changes_while_it_is_read_is_not_built(make, tmp_path):
+    def train_on(path, *_):
+        path.write_bytes(b"weights of three minutes later")
+        return {"network": EarlyFusion()}
+
+    with pytest.raises(BuildError, match="while it was being read"):
+        make(EarlyFusion(), broken={"open_networks": train_on})
+    assert not (tmp_path / "out" / "engine").exists()
 
 
 def test_a_file_that_the_disk_altered_is_not_shipped(make, monkeypatch, tmp_path, cached_exports):

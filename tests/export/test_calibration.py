@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -63,6 +66,15 @@ def test_few_photographs_judge_often(count, calls):
     if count < 64:
         assert {case.image.shape[-1] for case in first} == set(SPEC.sizes)
         assert {int((case.clicks[..., 2] >= 0).sum()) for case in first} == {1, 2, 3}
+
+
+@pytest.mark.parametrize("count", [4, 25, 70])
+@pytest.mark.parametrize("sizes", [(64, 96), (64, 96, 128), (64, 96, 128, 160)])
+def test_every_size_is_judged_with_every_number_of_clicks(count, sizes):
+    cases = held_cases(photos(count), replace(SPEC, sizes=sizes))
+    pairs = Counter((case.image.shape[-1], int((case.clicks[..., 2] >= 0).sum())) for case in cases)
+    assert set(pairs) == {(size, clicks) for size in sizes for clicks in (1, 2, 3)}
+    assert max(pairs.values()) <= 2 * min(pairs.values())
 
 
 def test_clicks_are_inside_and_absent_rows_are_marked():

@@ -149,6 +149,31 @@ def test_an_interrupted_build_says_that_nothing_was_written(capsys, monkeypatch)
     assert "nothing was written" in fails(capsys, "--checkpoint", "x", "--output", "y")
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: 8 bytes"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    ],
+)
+def test_too_little_memory_says_what_to_do(capsys, monkeypatch, error):
+    def run(_):
+        raise error
+
+    monkeypatch.setattr(command, "_run", run)
+    assert "fewer or smaller sizes with --size" in fails(capsys, "--checkpoint", "x", "--output", "y")
+
+
+def test_another_runtime_error_is_a_fault_and_shows_itself(monkeypatch):
+    def run(_):
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(command, "_run", run)
+    with pytest.raises(RuntimeError, match="of ours"):
+        command.main(["--checkpoint", "x", "--output", "y"])
+
+
 def test_a_terminated_build_removes_what_it_began(tmp_path):
     """A kill without an exception would leave the hidden folder."""
     script = """

@@ -11,7 +11,7 @@ import pytest
 
 from clickmask.manifest import InputSpec
 from clickmask_export.errors import BuildError
-from clickmask_export.parity_cases import load_photo, make_cases
+from clickmask_export.parity_cases import in_batches, load_photo, make_cases
 
 SPEC = InputSpec(
     sizes=(64, 96),
@@ -108,6 +108,18 @@ def test_flat_is_flat_and_the_letterbox_is_padded(cases):
     np.testing.assert_array_equal(
         photograph[:, 40:, :], np.broadcast_to(photograph[:, 40:41, :1], (3, 24, 64))
     )
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_a_batch_is_split_into_calls_that_fit(cases, most):
+    for case in cases:
+        logits = np.arange(len(case.image), dtype=np.float32).reshape(-1, 1, 1, 1)
+        calls = list(in_batches(case, logits, most))
+        assert all(len(part.image) <= most for part, _ in calls)
+        for name in ("image", "clicks", "previous_mask"):
+            joined = np.concatenate([getattr(part, name) for part, _ in calls])
+            np.testing.assert_array_equal(joined, getattr(case, name))
+        np.testing.assert_array_equal(np.concatenate([right for _, right in calls]), logits)
 
 
 def test_a_network_without_previous_mask_gets_none():

@@ -92,6 +92,16 @@ def test_half_precision_without_cuda_is_refused(monkeypatch):
         trace_device("fp16")
 
 
+def test_an_exception_without_words_is_named():
+    class Silent(torch.nn.Module):
+        def forward(self, *_):
+            raise AssertionError
+
+    (graph,) = make_graphs(EarlyFusion(), flip=False, precision="fp32")
+    with pytest.raises(BuildError, match=r"cannot trace the network: AssertionError$"):
+        export_torchscript(Graph("network", Silent(), graph.spec), "cpu")
+
+
 def test_a_module_that_cannot_be_traced_is_a_build_error():
     class Broken(torch.nn.Module):
         def forward(self, *_):

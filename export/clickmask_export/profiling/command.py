@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -81,7 +83,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--pace", type=float, nargs="+", metavar="S", help="seconds between a person's clicks (1.0 0.3)")
     add("--paced-objects", type=_count, metavar="N", help=f"that a person cuts out ({usual.paced_objects})")
     add("--sessions", type=_count, nargs="+", metavar="N", help="sessions at once (1 2 4 8 16 32)")
-    add("--seconds", type=float, metavar="T", help=f"for each number of sessions ({usual.seconds:g})")
+    add("--seconds", type=_duration, metavar="T", help=f"for each number of sessions ({usual.seconds:g})")
     return parser
 
 
@@ -106,6 +108,16 @@ def main(words: Sequence[str] | None = None) -> int:
     return 1
 
 
+def _duration(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 3600:
+        raise argparse.ArgumentTypeError(f"expected seconds above 0 and below 3600, got {text!r}")
+    return value
+
+
 def _check(options: argparse.Namespace) -> None:
     """What would come to nothing after minutes of measuring."""
     parts = options.only or PARTS
@@ -113,6 +125,13 @@ def _check(options: argparse.Namespace) -> None:
         raise BuildError("--plot draws the part 'clicks': name it in --only, or leave --plot out")
     if options.baseline and not set(COMPARED) & set(parts):
         raise BuildError(f"--baseline compares {', '.join(COMPARED)}: name one in --only, or leave it out")
+    if options.plot and importlib.util.find_spec("PIL") is None:
+        raise BuildError('--plot draws with Pillow: pip install "clickmask[examples]", or leave --plot out')
+    for path in (options.json, options.plot):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not os.access(path.parent, os.W_OK) or path.is_dir():
+                raise BuildError(f"expected a file to write, got {path}: choose another")
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -135,17 +154,18 @@ def _run(options: argparse.Namespace) -> int:
     rows = _compared(report, earlier, options) if options.baseline else []
     if options.baseline:
         add_comparison(report, rows, options.fail_above)
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(options.json, (json.dumps(report, indent=1) + "\n").encode())
     print(render(report))
+    if options.json:
+        write_whole(options.json, (json.dumps(report, indent=1) + "\n").encode())
     if options.plot:
-        options.plot.parent.mkdir(parents=True, exist_ok=True)
         draw(options.plot, report)
     return SLOWER if any_slower(rows) else 0
 
 
 def _check_sizes(options: argparse.Namespace, subjects: Sequence[Subject]) -> None:
+    known = {size for subject in subjects for size in subject.sizes}
+    if unknown := set(options.sizes or ()) - known:
+        raise BuildError(f"--sizes: expected some of {sorted(known)}, got {sorted(unknown)} too")
     for subject in subjects:
         if options.sizes and not set(options.sizes) & set(subject.sizes):
             raise BuildError(f"--sizes: expected some of {subject.name}'s {list(subject.sizes)}, got none")
