@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument(
         "--islands", action="store_true", help="round what a half-precision build keeps in float32 as well"
     )
-    parser.add_argument("--size", type=int, default=256, help="side of the network's input")
+    parser.add_argument("--size", type=int, default=384, help="side of the network's input")
     parser.add_argument("--least-iou", type=float, default=0.99, help="of the masks; below it is a loss")
     parser.add_argument("--output", type=Path, default=Path("out/debug"), help="folder for what is written")
     options = parser.parse_args()

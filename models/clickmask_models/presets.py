@@ -109,7 +109,7 @@ _OFFICIAL = Preset(
 _ENCODE_ONCE = Preset(
     network=EncodeOnceConfig(),
     pipeline=Pipeline(
-        sizes=(256, 384, 512, 608),
+        sizes=(384, 512, 608),
         fit="letterbox",
         coordinates="half_pixel",
         crop=Crop("stable", start_click=2, expansion=1.3, min_size=64, min_fraction=0.35, hysteresis_iou=0.3),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CROPS_BYTES = 80 << 20
 """Default budget. A crop of the default bundle with the fused kernel takes 106 bytes a network pixel (image
-and features 38, affinities 68): 7 MiB at 256, 15 at 384, 27 at 512 and 37 at 608, of which two fit."""
+and features 38, affinities 68): 15 MiB at 384, 27 at 512 and 37 at 608, of which two fit."""
 
 _Key = tuple[View, bool]
 

@@ -19,7 +19,7 @@ from clickmask_export.profiling.layers import RUNTIME
 
 pytest.importorskip("skimage")
 pytest.importorskip("onnxruntime")
-QUICK = ["--quick", "--threads", "1", "--sizes", "256"]
+QUICK = ["--quick", "--threads", "1", "--sizes", "384"]
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +39,9 @@ def test_it_measures_everything_of_the_default_bundle(report):
     (bundle,) = document["bundles"]
     assert (bundle["backend"], bundle["device"], bundle["threads"]) == ("onnxruntime", "cpu", 1)
     assert len(bundle["manifest_sha256"]) == 64
-    assert list(bundle["clicks"]) == ["256"]
-    assert {FIRST, MOVED, UNDO} <= set(bundle["clicks"]["256"])
-    stages = bundle["clicks"]["256"][MOVED]["stages"]
+    assert list(bundle["clicks"]) == ["384"]
+    assert {FIRST, MOVED, UNDO} <= set(bundle["clicks"]["384"])
+    stages = bundle["clicks"]["384"][MOVED]["stages"]
     assert {"prepare", "encoder", "decoder", "paste"} <= set(stages)
     assert stages["encoder"] > stages["copy in"]
     assert [row["sessions"] for row in bundle["sessions"]] == [1, 2]
@@ -59,7 +59,7 @@ def test_a_fresh_process_takes_its_time_step_by_step(report):
 
 
 def test_layers_carry_the_names_of_the_networks_modules(report):
-    layers = report[1]["bundles"][0]["layers"]["256"]
+    layers = report[1]["bundles"][0]["layers"]["384"]
     assert {"encoder", "decoder"} <= set(layers)
     for graph, rows in layers.items():
         assert sum(row["share"] for row in rows) == pytest.approx(1.0)
@@ -80,7 +80,7 @@ def test_every_module_named_is_one_of_the_network(report):
         pytest.skip("needs the default's checkpoint, which only a clone has")
     (network,) = open_networks(checkpoint, None, None, Progress(io.StringIO())).values()
     known = {name for name, _ in network.named_modules()}
-    for row in report[1]["bundles"][0]["layers"]["256"]["encoder"]:
+    for row in report[1]["bundles"][0]["layers"]["384"]["encoder"]:
         parts = row["module"].split("/")
         if parts[0].startswith("network."):
             assert ".".join([parts[0].removeprefix("network."), *parts[1:]]) in known
@@ -88,9 +88,9 @@ def test_every_module_named_is_one_of_the_network(report):
 
 def test_an_earlier_report_is_a_baseline(report, tmp_path, capsys):
     _, document, _ = report
-    clicks = document["bundles"][0]["clicks"]["256"][UNDO]
+    clicks = document["bundles"][0]["clicks"]["384"][UNDO]
     then = clicks | {"samples": [1e-6 * time for time in clicks["samples"]], "p50": 1e-6}
-    bundle = document["bundles"][0] | {"clicks": {"256": {UNDO: then}}}
+    bundle = document["bundles"][0] | {"clicks": {"384": {UNDO: then}}}
     path = tmp_path / "earlier.json"
     path.write_text(json.dumps(document | {"bundles": [bundle]}))
     assert main(["default", *QUICK, "--only", "clicks", "--baseline", str(path)]) == SLOWER

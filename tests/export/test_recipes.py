@@ -30,7 +30,7 @@ def cdnet():
 def test_the_preset_is_the_one_whose_network_the_checkpoint_has(encode_once):
     recipe = make_recipe(encode_once, Overrides())
     assert (recipe.family, recipe.preset) == ("encode_once_cdnet", "encode_once_mobilenet_v2")
-    assert recipe.input.sizes == (256, 384, 512, 608)
+    assert recipe.input.sizes == (384, 512, 608)
     assert recipe.input.previous_mask
     assert not recipe.flip
     assert recipe.crop == CropPolicy.named("stable")
@@ -100,6 +100,7 @@ def test_diffusion_can_be_asked_for_where_the_configuration_has_none():
         (Overrides(sizes=[]), "got none"),
         (Overrides(diffuse=False, iterations=5), "--pdm none"),
         (Overrides(iterations=0), "iterations must be at least 1"),
+        (Overrides(iterations=1001), "at most 1000, got 1001"),
     ],
 )
 def test_overrides_that_make_no_sense_say_why(encode_once, overrides, message):

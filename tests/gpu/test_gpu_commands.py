@@ -108,11 +108,11 @@ def test_profile_ends_with_3_where_it_is_slower(backend: str, built: Open, tmp_p
 
 
 def test_the_checks_of_a_profile_hold_on_the_processor(tmp_path: Path) -> None:
-    small = ("--sizes", "256", "--threads", "1")
+    small = ("--sizes", "384", "--threads", "1")
     report, plot, printed = profiled("default", tmp_path, *QUICK, "cpu", *small)
     check_report(report, plot, printed)
     broken = json.loads(json.dumps(report))
-    del broken["bundles"][0]["clicks"]["256"]["undo"]
+    del broken["bundles"][0]["clicks"]["384"]["undo"]
     with pytest.raises(AssertionError):
         check_report(broken, plot, printed)
 

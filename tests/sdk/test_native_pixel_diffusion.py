@@ -81,7 +81,7 @@ def clicked(segmenter: Segmenter, clicks: list[tuple[int, int, bool]] = CLICKS, 
 # The same masks
 
 
-@pytest.mark.parametrize("size", [None, 256, 608])
+@pytest.mark.parametrize("size", [None, 384, 608])
 def test_masks_of_six_clicks(native: Segmenter, graph: Segmenter, size: int | None) -> None:
     sessions = [segmenter.session(data.astronaut(), size=size) for segmenter in (native, graph)]
     for click in CLICKS:
@@ -126,7 +126,7 @@ def test_sessions_in_two_threads_do_not_meet(native: Segmenter) -> None:
 
 
 def test_a_batch_is_its_images_one_by_one(native: Segmenter) -> None:
-    image, clicks, mask = prompt(2, 256)
+    image, clicks, mask = prompt(2, 384)
     backend = native.backend
     both = backend.decode(backend.encode(image), clicks, mask)
     for i in range(2):
@@ -196,11 +196,12 @@ def native_error(folder: Path) -> str:
         (None, "the bundle has no Pixel Diffusion"),
         (DIFFUSION, "missing ['affinity', 'click_map', 'click_map_size', 'deviation', 'output']"),
         (DIFFUSION | {"options": OPTIONS | {"colours": "lab"}}, "unknown ['colours']"),
+        (DIFFUSION | {"options": OPTIONS | {"iterations": 0, "norm": "x"}}, "unknown ['iterations', 'norm']"),
         (DIFFUSION | {"options": OPTIONS | {"output": 1}}, "expected a string as output, got 1"),
         (DIFFUSION | {"options": OPTIONS | {"output": "mask"}}, "output: expected one of logits, state, got"),
         (DIFFUSION | {"options": OPTIONS, "dilations": [500]}, "distances up to 128 pixels"),
     ],
-    ids=["none", "missing", "unknown", "type", "choice", "dilations"],
+    ids=["none", "missing", "unknown", "the_manifests_own", "type", "choice", "dilations"],
 )
 def test_bundles_that_the_kernel_does_not_serve(
     tmp_path: Path, settings: dict[str, Any] | None, reason: str
@@ -252,7 +253,7 @@ def test_logits_that_are_not_finite_are_an_error(tmp_path: Path, value: float, p
 
 
 def test_features_of_a_backend_without_the_kernel_are_refused(native: Segmenter, graph: Segmenter) -> None:
-    features = graph.backend.encode(np.zeros((1, 3, 256, 256), np.float32))
+    features = graph.backend.encode(np.zeros((1, 3, 384, 384), np.float32))
 
     with pytest.raises(InvalidInputError, match=r"features: expected affinities of 1 image\(s\).* got 0"):
         native.backend.decode(features, np.float32([[[1, 1, 1]]]))
@@ -260,7 +261,7 @@ def test_features_of_a_backend_without_the_kernel_are_refused(native: Segmenter,
 
 def test_calls_after_close_are_refused() -> None:
     backend = open_backend(load_bundle(default_bundle_path()), device="cpu", pixel_diffusion="native")
-    features = backend.encode(np.zeros((1, 3, 256, 256), np.float32))
+    features = backend.encode(np.zeros((1, 3, 384, 384), np.float32))
     backend.close()
 
     with pytest.raises(BackendError, match="after close"):
