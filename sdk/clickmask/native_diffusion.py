@@ -166,7 +166,7 @@ class Affinity:
         self.options, self._shape, self._handle = options, image.shape[1:], ctypes.c_void_p()
         check(
             native.clickmask_affinity_create(
-                ctypes.byref(_as_struct(options)),
+                ctypes.byref(as_struct(options)),
                 image.ctypes.data,
                 *self._shape,
                 threads or 0,
@@ -227,7 +227,8 @@ class Affinity:
         return result
 
 
-def _as_struct(options: DiffusionOptions) -> _Options:
+def as_struct(options: DiffusionOptions) -> _Options:
+    """Settings without a ``problem``, as the libraries take them."""
     struct = _Options(
         iterations=options.iterations,
         dilation_count=len(options.dilations),

@@ -86,9 +86,9 @@ class Segmenter:
                 that cannot be had is an error.
             device: "auto", "cpu", "cuda" or "cuda:N", the graphics card number N.
             threads: CPU threads of the runtime; None leaves it to the runtime.
-            pixel_diffusion: "graph", the bundle's own; "native", the fused CPU kernel; or "auto", the kernel
-                where it can be had. Both give the same masks; `backend.pixel_diffusion` tells which it is,
-                and `backend.pixel_diffusion_reason` why.
+            pixel_diffusion: "graph", the bundle's own; "native", the fused kernel for the device; or "auto",
+                the kernel where it can be had. Both give the same masks; `backend.pixel_diffusion` tells
+                which it is, and `backend.pixel_diffusion_reason` why.
             prefetch: encode ahead, on one background thread: the image when a session begins, and after each
                 click the crop that the next one will want. The masks are the same without.
             crops_bytes: how much memory encoded crops may take, of all sessions together; at least 0. The

@@ -14,7 +14,8 @@ import reference_pixel_diffusion as reference
 import torch
 from scenes import assert_same_state, make_scene
 
-from clickmask.native_diffusion import DiffusionOptions, _as_struct
+from clickmask.backends.device_diffusion import DeviceDiffusion, declared
+from clickmask.native_diffusion import DiffusionOptions, as_struct
 from clickmask_export.recipes import describe_diffusion
 from clickmask_models.pixel_diffusion import PixelDiffusionConfig
 from clickmask_models.presets import preset
@@ -57,9 +58,11 @@ def test_it_builds_for_turing_to_blackwell(cuda_library):
 
 @pytest.mark.slow
 def test_it_loads_without_a_gpu(cuda_library):
-    options = _as_struct(DiffusionOptions.from_spec(describe_diffusion(PAPER)))
+    options = as_struct(DiffusionOptions.from_spec(describe_diffusion(PAPER)))
     assert cuda_library.clickmask_cuda_affinity_bytes(ctypes.byref(options), 30, 40) == 30 * 40 * (4 + 2 * 32)
     assert cuda_library.clickmask_cuda_scratch_bytes(30, 40) == 30 * 40 * 2 * 4
+    kernel = DeviceDiffusion(declared(cuda_library), DiffusionOptions.from_spec(describe_diffusion(PAPER)))
+    assert kernel.scratch_bytes(40) == 40 * 40 * (4 + 2 * 32 + 2 * 4)
     assert cuda_library.clickmask_view_abi() == 4
     options.dilation_count = 9
     assert cuda_library.clickmask_cuda_affinity_bytes(ctypes.byref(options), 30, 40) == 0
@@ -68,7 +71,7 @@ def test_it_loads_without_a_gpu(cuda_library):
 def run_on_gpu(library, config, scene):
     logits, image, clicks = (torch.from_numpy(np.ascontiguousarray(array)).cuda() for array in scene)
     image = image.permute(2, 0, 1).contiguous()
-    options = ctypes.byref(_as_struct(DiffusionOptions.from_spec(describe_diffusion(config))))
+    options = ctypes.byref(as_struct(DiffusionOptions.from_spec(describe_diffusion(config))))
     size, stream = logits.shape, ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
     affinity_bytes = library.clickmask_cuda_affinity_bytes(options, *size)
     affinity = torch.empty(affinity_bytes, dtype=torch.uint8, device="cuda")

@@ -28,7 +28,7 @@ from device_machines import (
 )
 
 from clickmask import encode
-from clickmask.backends import cuda_device, device_kernels, device_pixels
+from clickmask.backends import cuda_device, device_kernels, device_library, device_pixels
 from clickmask.backends.device_pixels import UploadedPixels
 from clickmask.backends.fake import FakeBackend
 from clickmask.backends.host_facts import HostFacts
@@ -74,7 +74,7 @@ def test_a_host_image_stays_where_it_cannot_be_copied(
     double: Double, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lacks: str
 ) -> None:
     if lacks == "kernels":
-        monkeypatch.setattr(device_kernels, "_LIBRARY", tmp_path / "none.so")
+        monkeypatch.setattr(device_library, "_LIBRARY", tmp_path / "none.so")
         device_kernels.view_kernels.cache_clear()
     else:
         monkeypatch.setattr(device_pixels, "view_kernels", lambda: double.kernels)
@@ -194,7 +194,7 @@ def test_without_the_compiled_kernels_the_command_that_builds_them_is_named(
 ) -> None:
     assert double
     monkeypatch.setattr(cuda_device, "host_facts", lambda: HERE)
-    monkeypatch.setattr(device_kernels, "_LIBRARY", tmp_path / "none.so")
+    monkeypatch.setattr(device_library, "_LIBRARY", tmp_path / "none.so")
     device_kernels.view_kernels.cache_clear()
     with pytest.raises(BackendUnavailableError, match=r"cmake --install .* --component cuda"):
         device_pixels.device_pixels(Foreign(picture(), None), backend_of())

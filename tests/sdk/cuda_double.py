@@ -296,3 +296,41 @@ class LateKernels:
             self.cuda.put(arguments[-1], lambda: getattr(self.kernels, name)(*arguments))
 
         return queued
+
+
+class LateDiffusion:
+    """Pixel Diffusion for the processor, run when the stream is waited for, on memory that must be there."""
+
+    def __init__(self, library: Any, cuda: FakeCuda) -> None:
+        self.library, self.cuda = library, cuda
+        self.clickmask_cuda_affinity_bytes = library.clickmask_cuda_affinity_bytes
+        self.clickmask_cuda_scratch_bytes = library.clickmask_cuda_scratch_bytes
+
+    def clickmask_cuda_affinity(
+        self, options: Any, image: int, height: int, width: int, affinity: int, stream: int
+    ) -> int:
+        def work() -> None:
+            self.cuda.array(image, (3, height, width), "float32")
+            self._weights(options, height, width, affinity)
+            given = (options, image, height, width, affinity, stream)
+            assert self.library.clickmask_cuda_affinity(*given) == 0
+
+        self.cuda.put(stream, work)
+        return 0
+
+    def clickmask_cuda_diffuse(self, options: Any, affinity: int, *rest: Any) -> int:
+        logits, clicks, count, height, width, scratch, result, stream = rest
+
+        def work() -> None:
+            self._weights(options, height, width, affinity)
+            self.cuda.array(scratch, (self.clickmask_cuda_scratch_bytes(height, width),), "uint8")
+            for plane in (logits, result):
+                self.cuda.array(plane, (height, width), "float32")
+            self.cuda.array(clicks, (count, 3), "float32")
+            assert self.library.clickmask_cuda_diffuse(options, affinity, *rest) == 0
+
+        self.cuda.put(stream, work)
+        return 0
+
+    def _weights(self, options: Any, height: int, width: int, pointer: int) -> None:
+        self.cuda.array(pointer, (self.clickmask_cuda_affinity_bytes(options, height, width),), "uint8")

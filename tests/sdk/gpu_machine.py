@@ -19,11 +19,12 @@ from bundles import (
     make_bundle,
     read_manifest,
 )
-from cuda_double import FakeCuda, LateKernels
+from cuda_double import FakeCuda, LateDiffusion, LateKernels
 from onnxruntime_double import FakeOnnxRuntime
 from tensorrt_double import HOST, FakeTensorRt, pretend_gpu
 
-from clickmask.backends import cuda_device, device_pixels, lane_backend, open_backend
+from clickmask.backends import cuda_device, device_pixels, diffusion, lane_backend, open_backend
+from clickmask.backends.device_diffusion import declared
 from clickmask.backends.lane_backend import LaneBackend
 from clickmask.bundle import load_bundle
 from clickmask.errors import BackendUnavailableError
@@ -50,9 +51,12 @@ class Machine:
     def open(self, change: Callable[[Path], None] = lambda _: None, **options: Any) -> LaneBackend:
         """A backend on a fresh bundle; ``change`` may alter its folder first."""
         device, trust = options.pop("device", "cuda"), options.pop("trust_host_code", False)
+        place = options.pop("place", "auto")
         folder = make_bundle(self.folder, backends=(self.runtime,), **options)
         change(folder)
-        backend = open_backend(load_bundle(folder), self.runtime, device, trust_host_code=trust)
+        backend = open_backend(
+            load_bundle(folder), self.runtime, device, pixel_diffusion=place, trust_host_code=trust
+        )
         assert isinstance(backend, LaneBackend)
         return backend
 
@@ -68,6 +72,9 @@ def pretended(monkeypatch: pytest.MonkeyPatch, folder: Path, runtime: str, kerne
     trt = pretend_gpu(monkeypatch)
     for module in (device_pixels, lane_backend):
         monkeypatch.setattr(module, "view_kernels", found)
+    if kernels is not None:
+        late = LateDiffusion(declared(kernels._library), trt.cuda)
+        monkeypatch.setattr(diffusion, "diffusion_library", lambda: late)
     ort = FakeOnnxRuntime(trt.cuda)
     monkeypatch.setitem(sys.modules, "onnxruntime", ort.module)
     monkeypatch.setattr(cuda_device, "host_facts", lambda: HOST)

@@ -15,8 +15,9 @@ import pytest
 from bundles import LOCAL_BIAS, STRIDE, expected_diffusion, expected_logits
 from cuda_double import FakeCuda
 
-from clickmask.backends import tensorrt
+from clickmask.backends import diffusion, tensorrt
 from clickmask.backends.host_facts import Gpu, HostFacts, Package
+from clickmask.errors import BackendUnavailableError
 
 DataType = enum.Enum("DataType", ["FLOAT", "HALF"])
 IOMode = enum.Enum("TensorIOMode", ["INPUT", "OUTPUT"])
@@ -98,6 +99,11 @@ def pretend_gpu(monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt:
     for name, module in {**cuda.modules(), "tensorrt": trt.module}.items():
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(tensorrt, "host_facts", lambda: HOST)
+
+    def not_built() -> Any:  # a library that was would want a real GPU
+        raise BackendUnavailableError("not built")
+
+    monkeypatch.setattr(diffusion, "diffusion_library", not_built)
     return trt
 
 

@@ -214,14 +214,6 @@ def test_bundles_that_the_kernel_does_not_serve(
     assert reason in opened.pixel_diffusion_reason
 
 
-def test_the_kernel_is_for_networks_on_the_cpu() -> None:
-    manifest = load_bundle(default_bundle_path()).manifest
-
-    assert diffusion.choose(manifest, "auto", "cuda:1").place == "graph"
-    with pytest.raises(BackendUnavailableError, match="the kernel runs on the CPU and the network on cuda:1"):
-        diffusion.choose(manifest, "native", "cuda:1")
-
-
 def test_a_place_that_is_none_is_refused() -> None:
     with pytest.raises(
         InvalidInputError, match="pixel_diffusion: expected one of auto, graph, native, got 'c'"

@@ -6,8 +6,9 @@ What is captured is replayed operation by operation into the same memory, as CUD
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -54,12 +55,20 @@ class FakeTorch:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.refuses_capture = False
+        self._captured = threading.local()
         self.cuda = SimpleNamespace(
             Stream=lambda _: SimpleNamespace(synchronize=lambda: self.counts.update(["synchronize"])),
             graph_pool_handle=object,
             CUDAGraph=lambda: Recorded(self.counts),
             graph=self._graph,
         )
+
+    def launch(self, work: Callable[[], int]) -> int:
+        """A kernel that is not torch's, on the current stream: run, and recorded with what is captured."""
+        graph = getattr(self._captured, "graph", None)
+        if graph is not None:
+            graph.operations.append((work, (), {}, None))
+        return work()
 
     def as_tensor(self, array: DeviceArray, device: str) -> Any:
         """As of an object with `__cuda_array_interface__`: its memory, not a copy, and it is held."""
@@ -80,5 +89,9 @@ class FakeTorch:
         if self.refuses_capture:
             raise RuntimeError("operation not permitted when stream is capturing")
         self.counts["capture"] += 1
-        with Recorder(graph):
-            yield
+        self._captured.graph = graph
+        try:
+            with Recorder(graph):
+                yield
+        finally:
+            self._captured.graph = None

@@ -60,8 +60,8 @@ def open_backend(
         backend: "auto", "onnxruntime", "torchscript" or "tensorrt".
         device: "auto", "cpu", "cuda" or "cuda:N".
         threads: CPU threads of one call, >= 1; None means the runtime's sensible default.
-        pixel_diffusion: "graph", "native" (the fused kernel, on a CPU) or "auto", the kernel where it can be
-            had. Both give the same masks.
+        pixel_diffusion: "graph", "native" (the fused kernel for the device) or "auto", the kernel where it
+            can be had. Both give the same masks.
         trust_host_code: Load TensorRT plans that carry a lean runtime, which is code that this process runs:
             only for bundles whose maker is trusted.
 

@@ -39,7 +39,7 @@ class Backend(ABC):
         manifest: The bundle's manifest, which every array is checked against.
         artefact: What of the bundle runs; None where it is no bundle's.
         pixel_diffusion: What does it: "native" (the fused kernel), "graph" (the bundle's) or "none".
-        pixel_diffusion_reason: Why that; of the kernel, its instruction set.
+        pixel_diffusion_reason: Why that; of the kernel, its instruction set, or "CUDA".
         largest_batch: Most images B of a call; None for no limit.
         takes_device_arrays: Whether images and previous masks that are on the device already are taken there,
             and ``decode_on_device`` leaves logits there.
@@ -219,10 +219,10 @@ class Backend(ABC):
         """The result of all graphs, on the device, and looks for NaN that are under way.
 
         Pixel Diffusion can turn NaN and infinity into certainty: they show before it. Nothing is waited for
-        until both graphs are under way.
+        until both graphs are under way; a device's fused kernel is run as the graph whose place it takes.
         """
         logits = self._checked_run(features.graph, feeds, dims)["logits"]
-        if self.pixel_diffusion != "graph":
+        if self.pixel_diffusion == "none" or self._kernel is not None:  # which runs on the host, afterwards
             return logits, []
         look = self._guard(self._finite_later, "logits", logits)
         last = {"image": features.tensors["image"], "clicks": clicks, "logits": logits}

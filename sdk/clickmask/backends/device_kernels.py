@@ -8,22 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from .. import encode
-from ..errors import BackendError, BackendUnavailableError
 from ..view import View
-
-_ABI = 4  # CLICKMASK_VIEW_ABI of the header that this file was written for
-_SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
-_NAME = ("" if sys.platform == "win32" else "lib") + "clickmask_native_cuda" + _SUFFIX
-_LIBRARY = Path(__file__).parents[1] / _NAME
-_INSTALL = (
-    "where nvcc is installed, in a checkout: cmake -S . -B build/native -DCLICKMASK_CUDA=ON && "
-    "cmake --build build/native && cmake --install build/native --prefix sdk/clickmask --component cuda"
-)
+from .device_library import check, installed, load
 
 
 class ImageStruct(ctypes.Structure):
@@ -65,15 +55,7 @@ class ViewKernels:
         Raises:
             BackendUnavailableError: it does not load, or is of another version.
         """
-        try:
-            self._library = ctypes.CDLL(str(path))
-            abi = self._library.clickmask_view_abi()
-        except (OSError, AttributeError) as exc:
-            raise BackendUnavailableError(f"{path} does not load: {exc}; build it again: {_INSTALL}") from exc
-        if abi != _ABI:
-            raise BackendUnavailableError(
-                f"expected version {_ABI} of {path}, got {abi}; build it again: {_INSTALL}"
-            )
+        self._library = load(path)
         struct, address, number = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int
         self._library.clickmask_view_crop.argtypes = (struct, struct, struct, address, address)
         paste = (struct, address, ctypes.c_float, number, number, address, address)
@@ -153,11 +135,7 @@ def view_kernels() -> ViewKernels:
     Raises:
         BackendUnavailableError: there is none that fits; the message says how to build it.
     """
-    if not _LIBRARY.is_file():
-        raise BackendUnavailableError(
-            f"device pixels: expected {_NAME} in {_LIBRARY.parent}, got none; {_INSTALL}"
-        )
-    return ViewKernels(_LIBRARY)
+    return ViewKernels(installed())
 
 
 def _view(view: View) -> _View:
@@ -175,10 +153,5 @@ def _limit(view: View, threshold: float) -> float:
 
 
 def _check(status: int) -> None:
-    if status >= 1000:
-        raise BackendError(f"device pixels: a launch failed with CUDA error {status - 1000}")
-    if status:
-        raise BackendError(
-            f"device pixels: the kernels refused an argument ({status}): expected a view inside the image "
-            "and sides of at most 131072 (image) and 4096 (network) pixels"
-        )
+    wanted = "a view inside the image and sides of at most 131072 (image) and 4096 (network) pixels"
+    check(status, "device pixels", wanted)

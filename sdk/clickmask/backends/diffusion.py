@@ -1,7 +1,8 @@
-"""Which Pixel Diffusion a backend runs after the network: the bundle's graph, or the fused kernel.
+"""Which Pixel Diffusion a backend runs after the network: the bundle's graph, or a fused kernel.
 
-Both give the same masks. The kernel is many times faster on a CPU and keeps a crop's affinities between
-clicks; it needs the compiled library (decision 0013).
+Both give the same masks. On a CPU the kernel is many times faster and keeps a crop's affinities between
+clicks; on CUDA it takes the graph's place on the lane's stream. Each needs its compiled library (decision
+0013).
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import Literal
 import numpy as np
 
 from ..errors import BackendUnavailableError, InvalidInputError
-from ..manifest import Manifest
+from ..manifest import Manifest, PixelDiffusionSpec
 from ..native_diffusion import Affinity, DiffusionOptions, instruction_sets, unavailable_because
+from .device_diffusion import DeviceDiffusion, diffusion_library
 
 Place = Literal["auto", "graph", "native"]
 
@@ -25,13 +27,15 @@ class Choice:
 
     Attributes:
         place: "native", "graph", or "none" for a bundle without it.
-        reason: Why it is that one; of the kernel, its instruction set.
-        kernel: The kernel's settings, where it is the kernel.
+        reason: Why it is that one; of the kernel, its instruction set, or "CUDA".
+        kernel: The kernel's settings, where it is the one for a CPU.
+        device_kernel: The kernel, where it is the one for CUDA.
     """
 
     place: Literal["none", "graph", "native"]
     reason: str
     kernel: DiffusionOptions | None = None
+    device_kernel: DeviceDiffusion | None = None
 
     def __str__(self) -> str:
         return f"{self.place} ({self.reason})"
@@ -56,23 +60,38 @@ def choose(manifest: Manifest, place: Place, device: str) -> Choice:
         problem = "the bundle has no Pixel Diffusion"
     elif place == "graph":
         return Choice("graph", "asked for")
-    elif device != "cpu":
-        problem = f"the kernel runs on the CPU and the network on {device}"
     else:
         try:
-            kernel = DiffusionOptions.from_spec(manifest.pixel_diffusion)
-        except InvalidInputError as exc:
+            return _kernel(manifest.pixel_diffusion, manifest.input.sizes, device)
+        except (InvalidInputError, BackendUnavailableError) as exc:
             problem = str(exc)
-        else:
-            problem = kernel.problem() or unavailable_because() or ""
-            if not problem:
-                return Choice("native", instruction_sets()[0], kernel)
     if place == "native":
         raise BackendUnavailableError(
             f"expected to run Pixel Diffusion in the native kernel, got: {problem.rstrip('.')}; or use "
             "pixel_diffusion='auto'"
         )
     return Choice("none" if manifest.pixel_diffusion is None else "graph", problem.rstrip("."))
+
+
+def _kernel(spec: PixelDiffusionSpec, sizes: Sequence[int], device: str) -> Choice:
+    """The kernel on a device.
+
+    Raises:
+        InvalidInputError: It does not know the settings.
+        BackendUnavailableError: There is none, or it does not do the settings at one of the sizes.
+    """
+    options = DiffusionOptions.from_spec(spec)
+    if problem := options.problem() or (device == "cpu" and unavailable_because()):
+        raise BackendUnavailableError(problem)
+    if device == "cpu":
+        return Choice("native", instruction_sets()[0], options)
+    kernel = DeviceDiffusion(diffusion_library(), options)
+    if refused := [size for size in sizes if not kernel.scratch_bytes(size)]:
+        raise BackendUnavailableError(
+            f"CUDA kernels: expected to do the sizes {list(sizes)} with these settings, got a refusal of "
+            f"{refused}; use the graph form."
+        )
+    return Choice("native", "CUDA", device_kernel=kernel)
 
 
 def affinities(image: np.ndarray, options: DiffusionOptions, threads: int | None) -> tuple[Affinity, ...]:

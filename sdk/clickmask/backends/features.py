@@ -16,7 +16,7 @@ class Features:
     Attributes:
         tensors: Arrays by name, on the device, "image" always among them.
         graph: The graph that decodes them: "network", "local_network" or "decoder".
-        affinities: One for each image where the fused kernel does Pixel Diffusion; else none.
+        affinities: One for each image where the CPU's fused kernel does Pixel Diffusion; else none.
     """
 
     tensors: Mapping[str, Any]

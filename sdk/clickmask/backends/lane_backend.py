@@ -17,6 +17,7 @@ from .cuda_runtime import CudaRuntime
 from .device_kernels import ViewKernels, view_kernels
 from .device_lane import DeviceLane
 from .diffusion import Choice
+from .diffusion_program import with_kernel
 from .lanes import Lanes
 from .programs import Programs
 
@@ -46,11 +47,14 @@ class LaneBackend(Backend):
             manifest: See there.
             choice: See there.
             cuda: The device.
-            open_programs: The runtime's graphs on a stream, for one more lane.
+            open_programs: The runtime's graphs on a stream, for one more lane; Pixel Diffusion is the
+                choice's kernel where that has one.
             lanes: Calls that run side by side, at most.
         """
         super().__init__(name, device, reason, manifest, choice)
         self._cuda, self._pool = cuda, (pool := DevicePool(cuda))
+        if choice is not None and choice.device_kernel is not None:
+            open_programs = with_kernel(open_programs, choice.device_kernel, cuda)
         kernels: ViewKernels | None = None
         with suppress(BackendUnavailableError):  # without the library the host looks for NaN
             kernels = view_kernels()

@@ -52,7 +52,7 @@ class OnnxRuntimeCudaBackend(LaneBackend):
             device: "cuda" or "cuda:N".
             threads: Not used.
             reason: Kept for the reader.
-            pixel_diffusion: As for ``open_backend``; the kernel is for the CPU.
+            pixel_diffusion: As for ``open_backend``.
 
         Raises:
             BackendUnavailableError: ONNX Runtime, cuda-python, the device or the kernel asked for cannot be

@@ -74,12 +74,12 @@ class TensorRtBackend(LaneBackend):
             device: "cuda" or "cuda:N".
             threads: Not used.
             reason: Kept for the reader.
-            pixel_diffusion: As for ``open_backend``; the kernel is for the CPU.
+            pixel_diffusion: As for ``open_backend``.
             trust_host_code: Whether code that a plan carries may run in this process.
 
         Raises:
-            BackendUnavailableError: The plans do not load here; the message has both values and the command
-                to run.
+            BackendUnavailableError: The plans do not load here, or the kernel asked for cannot be had; the
+                message has both values and the command to run.
             BackendError: TensorRT refuses a plan, or CUDA fails.
             BundleError: A plan was changed since the bundle was loaded.
         """

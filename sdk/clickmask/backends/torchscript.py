@@ -19,6 +19,7 @@ from ..manifest import Artefact, Manifest
 from . import host
 from .base import Backend
 from .cuda_memory import DeviceArray
+from .device_diffusion import GRAPH, Call, DeviceDiffusion
 from .diffusion import Choice, Place, choose
 from .lanes import Lanes
 from .torch_lane import TorchLane
@@ -90,6 +91,9 @@ class TorchScriptBackend(Backend):
                     modules[graph] = torch.jit.load(str(path), map_location=_place(device)).eval()
             except Exception as exc:
                 raise BackendError(f"torch {torch.__version__} does not load {path.name!r}: {exc}") from exc
+        if choice.device_kernel is not None:
+            names = [tensor.name for tensor in bundle.manifest.graphs[GRAPH].inputs]
+            modules[GRAPH] = _kernel_module(torch, choice.device_kernel, names)
         return cls(bundle.manifest, modules, device, reason, choice, threads)
 
     def warmup(self, batches: Sequence[int] = (1,)) -> None:
@@ -177,6 +181,34 @@ class TorchScriptBackend(Backend):
                 f"graph {graph!r}: expected the outputs {names}, got {len(outputs)} tensor(s)."
             )
         return dict(zip(names, outputs, strict=True))
+
+
+def _kernel_module(torch: Any, kernel: DeviceDiffusion, names: Sequence[str]) -> Callable[..., Any]:
+    """The kernel as a module of the graph whose place it takes: tensors in the order of ``names``, one out.
+
+    All memory is torch's, so that a CUDA graph that is captured has it to itself.
+    """
+
+    def diffused(*tensors: Any) -> Any:
+        given = {name: tensor.float().contiguous() for name, tensor in zip(names, tensors, strict=True)}
+        image, clicks, logits = (given[name] for name in ("image", "clicks", "logits"))
+        (batch, slots, _), size = clicks.shape, image.shape[-1]
+        out = torch.empty_like(logits)
+        scratch = torch.empty(kernel.scratch_bytes(size), dtype=torch.uint8, device=logits.device)
+        call = Call(
+            image.data_ptr(),
+            clicks.data_ptr(),
+            logits.data_ptr(),
+            out.data_ptr(),
+            scratch.data_ptr(),
+            batch,
+            slots,
+            size,
+        )
+        kernel.run(call, torch.cuda.current_stream(out.device).cuda_stream)
+        return out
+
+    return diffused
 
 
 def _place(device: str) -> str:

@@ -13,7 +13,8 @@
 extern "C" {
 #endif
 
-/* Raised whenever a struct or a signature below changes; the binding refuses any other. */
+/* The library's: raised whenever a struct or a signature below or of clickmask_native_cuda.h changes. The binding
+ * refuses any other. */
 #define CLICKMASK_VIEW_ABI 4
 
 #define CLICKMASK_MAX_SIDE (1 << 17) /* of an image */
