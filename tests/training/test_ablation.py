@@ -167,7 +167,7 @@ def default_method() -> BundleMethod:
 @needs_kernel
 def test_the_varied_diffusion_is_that_of_the_models() -> None:
     rng = np.random.default_rng(0)
-    image = cv2.GaussianBlur(rng.random((256, 256, 3), np.float32), (0, 0), 6)
+    image = cv2.GaussianBlur(rng.random((384, 384, 3), np.float32), (0, 0), 6)
     image = ((image - image.min()) / np.ptp(image)).transpose(2, 0, 1)[None].copy()
     clicks = np.array([[[100, 90, 1], [200, 60, 0]]], np.float32)
     results = {}
