@@ -10,6 +10,7 @@ from slow_subject import PHOTO, slow_subject
 
 from clickmask.session import Session
 from clickmask_export.profiling import cpu_page, paced
+from clickmask_export.profiling.clicks import FIRST, MOVED, SAME
 from clickmask_export.profiling.control import Control
 from clickmask_export.profiling.figures import summary
 from clickmask_export.profiling.paced import NEW, READY, SEEN, measure_paced
@@ -111,16 +112,24 @@ def test_the_goals_are_for_the_run_at_their_size():
         }
 
     start = {name: summary([1.0]) for name in ("first_mask_ms", "import_ms")}
+    clicks = {SAME: summary([5.0]), FIRST: summary([15.0]), MOVED: summary([21.0])}
+    around = {kind: {"a click": summary([1.5]), "polygons": summary([0.4])} for kind in clicks}
+    around[FIRST]["a click"] = summary([1.7])
     report = {
-        "clicks": {cpu_page.NATIVE: {"384": {}}},
+        "clicks": {cpu_page.NATIVE: {"384": clicks}},
         "paced": [run(384, 9.0, 0.96), run(384, 99.0, 0.1, pointer=True), run(None, 30.0, 0.94)],
         "cold_start": start | {"peak_mb": {"a session": 200}},
         "build_s": None,
         "diffusion": [],
-        "around": {},
+        "around": around,
     }
-    judged = {what: reached for what, _, _, reached in cpu_page.goals(report) if "person" in what}
-    assert judged == {
+    judged = {what: reached for what, _, _, reached in cpu_page.goals(report)}
+    assert judged["click in the same crop, 384 px, p50"]
+    # Of clicks that encode the slower kind counts: here one that moves the crop, around the network the first.
+    assert not judged["click that encodes its crop, nothing ahead, 384 px, p50"]
+    assert judged["around the network, 12 megapixels, same crop, with polygons"]
+    assert not judged["the same of a click that encodes its crop"]
+    assert {what: reached for what, reached in judged.items() if "person" in what} == {
         "a person's clicks 1 s apart, 384 px, p95": True,
         "a person's clicks 1 s apart, 384 px, p99 over p50": True,
         "a person's clicks 1 s apart, 384 px, without a wait for the encoder": True,
