@@ -78,10 +78,10 @@ def held_cases(photos: tuple[Photo, ...], spec: InputSpec) -> list[Case]:
     for turn in range(-(-_CASES // len(photos))):
         for index, photo in enumerate(photos):
             number = turn * len(photos) + index
-            pair = (index + turn) % (3 * len(spec.sizes))  # of a size and a number of clicks
-            image = square(photo, spec.sizes[pair // 3], spec)
+            count, size = divmod((index + turn) % (3 * len(spec.sizes)), len(spec.sizes))
+            image = square(photo, spec.sizes[size], spec)
             previous = np.zeros((1, 1, *image.shape[2:]), np.float32) if spec.previous_mask else None
-            clicks = clicks_in(image.shape[-1], 1 + pair % 3, 1000 + number)
+            clicks = clicks_in(image.shape[-1], 1 + count, 1000 + number)
             label = f"held photograph {index + 1}, time {turn + 1}"
             cases.append(Case("held photographs", label, image, clicks, previous))
     return cases

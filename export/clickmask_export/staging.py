@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,6 @@ from pathlib import Path
 from clickmask.manifest_reader import MANIFEST_NAME
 from clickmask_export.errors import OutputError
 
-_ARTEFACTS = (".onnx", ".plan", ".ts")
 UNVERIFIED = f"{MANIFEST_NAME}.unverified"  # the manifest's name in a folder that is still being filled
 
 
@@ -68,7 +68,7 @@ def check_place(output: Path, *, force: bool) -> None:
         raise OutputError(
             f"{output} is a folder with other things in it and no bundle: choose another --output"
         )
-    foreign = [file for file in found if file.name != MANIFEST_NAME and file.suffix not in _ARTEFACTS]
+    foreign = [file for file in found if file.name != MANIFEST_NAME and not _is_artefact(file)]
     if foreign:
         raise OutputError(
             f"{output} has things in it that no build wrote, such as {foreign[0].name!r}: move them away, or "
@@ -78,6 +78,13 @@ def check_place(output: Path, *, force: bool) -> None:
         raise OutputError(
             f"{output} is a bundle already: add --force to replace it, or choose another --output"
         )
+
+
+def _is_artefact(file: Path) -> bool:
+    """By its ending; TypeScript has that of TorchScript, whose files are zip archives."""
+    if file.suffix == ".ts":
+        return file.is_file() and zipfile.is_zipfile(file)
+    return file.is_file() and file.suffix in (".onnx", ".plan")
 
 
 def _move_in(folder: Path, output: Path) -> None:

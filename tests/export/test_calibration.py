@@ -68,13 +68,22 @@ def test_few_photographs_judge_often(count, calls):
         assert {int((case.clicks[..., 2] >= 0).sum()) for case in first} == {1, 2, 3}
 
 
-@pytest.mark.parametrize("count", [4, 25, 70])
+@pytest.mark.parametrize("count", [4, 12, 25, 70])
 @pytest.mark.parametrize("sizes", [(64, 96), (64, 96, 128), (64, 96, 128, 160)])
 def test_every_size_is_judged_with_every_number_of_clicks(count, sizes):
     cases = held_cases(photos(count), replace(SPEC, sizes=sizes))
     pairs = Counter((case.image.shape[-1], int((case.clicks[..., 2] >= 0).sum())) for case in cases)
     assert set(pairs) == {(size, clicks) for size in sizes for clicks in (1, 2, 3)}
     assert max(pairs.values()) <= 2 * min(pairs.values())
+
+
+@pytest.mark.parametrize("count", range(4, 40))
+def test_every_size_of_many_is_judged(count):
+    sizes = tuple(range(64, 64 + 8 * 32, 32))
+    cases = held_cases(photos(count), replace(SPEC, sizes=sizes))
+    times = Counter(case.image.shape[-1] for case in cases)
+    assert set(times) == set(sizes)
+    assert min(times.values()) >= 3
 
 
 def test_clicks_are_inside_and_absent_rows_are_marked():

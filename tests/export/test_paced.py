@@ -125,7 +125,7 @@ def test_the_goals_are_for_the_run_at_their_size():
     }
     judged = {what: reached for what, _, _, reached in cpu_page.goals(report)}
     assert judged["click in the same crop, 384 px, p50"]
-    # Of clicks that encode the slower kind counts: here one that moves the crop, around the network the first.
+    # Of clicks that encode the slower kind counts: one that moves the crop; around the network the first.
     assert not judged["click that encodes its crop, nothing ahead, 384 px, p50"]
     assert judged["around the network, 12 megapixels, same crop, with polygons"]
     assert not judged["the same of a click that encodes its crop"]

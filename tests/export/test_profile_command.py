@@ -107,6 +107,10 @@ def test_an_earlier_report_is_a_baseline(report, tmp_path, capsys):
         (["default", "--only", "layers", "--plot", "x.png"], "--plot draws the part 'clicks'"),
         (["default", "--only", "sessions", "--baseline", "default"], "--baseline compares clicks"),
         (["default", "--quick", "--sizes", "7"], "--sizes: expected some of"),
+        (["default", "--quick", "--sizes", "384", "7"], "got [7] too"),
+        (["default", "--json", "same.png", "--plot", "same.png"], "expected another file than --json"),
+        (["default", "--json", str(default_bundle_path() / "manifest.json")], "another file than the input"),
+        (["default", "--json", "."], "expected a file in an existing folder"),
         (["default", *QUICK, "--only", "clicks", "--json", "/dev/null/x.json"], "/dev/null"),
     ],
 )
@@ -115,6 +119,13 @@ def test_what_a_user_can_put_right_is_one_line(words, said, capsys):
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("profile_latency.py: error: ")
     assert said in error
+
+
+@pytest.mark.parametrize("text", ["-1", "0", "nan", "soon"])
+def test_seconds_are_a_time(text, capsys):
+    with pytest.raises(SystemExit):
+        main(["default", "--seconds", text])
+    assert "expected seconds above 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["--starts", "0"], ["--rounds", "-1"], ["--sessions", "2", "0"]])

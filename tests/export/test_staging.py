@@ -150,11 +150,11 @@ def test_places_that_are_taken(tmp_path, prepare, message):
         pytest.fail("the block must not run")
 
 
-@pytest.mark.parametrize("name", ["mine.safetensors", "src", "README.md"])
+@pytest.mark.parametrize("name", ["mine.safetensors", "src", "src.onnx", "README.md", "background.ts"])
 def test_force_never_deletes_what_no_build_wrote(tmp_path, name):
     """A web application has a manifest.json too."""
     output = old_bundle(tmp_path / "mine")
-    (output / name).mkdir() if name == "src" else (output / name).write_text("work")
+    (output / name).mkdir() if name.startswith("src") else (output / name).write_text("work")
     with pytest.raises(OutputError, match=f"such as '{name}'"), staged(output, force=True):
         pass
     assert (output / name).exists()

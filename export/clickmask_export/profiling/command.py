@@ -12,8 +12,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from clickmask.bundle import MANIFEST_NAME, bundle_path
 from clickmask.errors import ClickmaskError
-from clickmask.whole_files import write_whole
+from clickmask.whole_files import check_targets, write_whole
 from clickmask_export.errors import BuildError
 from clickmask_export.profiling.compare import COMPARED, Comparison, any_slower, compare
 from clickmask_export.profiling.gpu_memory import GpuMemory
@@ -130,8 +131,10 @@ def _check(options: argparse.Namespace) -> None:
     for path in (options.json, options.plot):
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if not os.access(path.parent, os.W_OK) or path.is_dir():
-                raise BuildError(f"expected a file to write, got {path}: choose another")
+            if not os.access(path.parent, os.W_OK):
+                raise BuildError(f"expected a folder to write in, got {path.parent}: choose another")
+    manifests = [bundle_path(name) / MANIFEST_NAME for name in options.bundles]
+    check_targets([("--json", options.json), ("--plot", options.plot)], manifests)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -154,9 +157,11 @@ def _run(options: argparse.Namespace) -> int:
     rows = _compared(report, earlier, options) if options.baseline else []
     if options.baseline:
         add_comparison(report, rows, options.fail_above)
-    print(render(report))
-    if options.json:
-        write_whole(options.json, (json.dumps(report, indent=1) + "\n").encode())
+    try:
+        if options.json:
+            write_whole(options.json, (json.dumps(report, indent=1) + "\n").encode())
+    finally:  # a full disk takes no report, a closed pipe no table
+        print(render(report))
     if options.plot:
         draw(options.plot, report)
     return SLOWER if any_slower(rows) else 0
