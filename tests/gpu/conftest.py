@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gpu_wants import missing
+from gpu_wants import missing, needed
 
 
 @pytest.fixture(scope="session")
@@ -63,17 +63,14 @@ def built(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Callabl
 def opened(built: Callable[[str, str], Any]) -> Iterator[Callable[[str, str], Any]]:
     """An open backend on the first CUDA device, by backend and precision."""
     from clickmask.backends import open_artefact
-    from clickmask.errors import BackendUnavailableError
 
     backends: dict[tuple[str, str], Any] = {}
 
     def get(backend: str, precision: str) -> Any:
         if (backend, precision) not in backends:
             bundle = built(backend, precision)
-            try:
+            with needed():
                 backends[backend, precision] = open_artefact(bundle, bundle.manifest.artefacts[0], "cuda")
-            except BackendUnavailableError as exc:
-                missing(str(exc))
         return backends[backend, precision]
 
     yield get

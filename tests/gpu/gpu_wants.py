@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 import pytest
+
+from clickmask.errors import BackendUnavailableError
 
 
 def missing(reason: str) -> NoReturn:
@@ -13,3 +17,12 @@ def missing(reason: str) -> NoReturn:
     if os.environ.get("CLICKMASK_REQUIRE_GPU") == "1":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@contextmanager
+def needed() -> Iterator[None]:
+    """What is inside needs a runtime or a library of the GPU; see `missing` where that is not there."""
+    try:
+        yield
+    except BackendUnavailableError as exc:
+        missing(str(exc))

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from gpu_scenes import free_bytes
-from gpu_wants import missing
+from gpu_wants import missing, needed
 
 from clickmask import Segmenter
 from clickmask.backends.device_kernels import view_kernels
-from clickmask.errors import BackendUnavailableError, InvalidInputError
+from clickmask.errors import InvalidInputError
 
 pytestmark = pytest.mark.gpu
 
@@ -86,10 +86,8 @@ def library(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture(params=["torchscript", "onnxruntime", "tensorrt"])
 def segmenter(request: pytest.FixtureRequest, built: Open) -> Any:
-    try:
+    with needed():
         view_kernels()
-    except BackendUnavailableError as exc:
-        missing(str(exc))
     with Segmenter.load(built(request.param, "fp16").path, request.param, "cuda", prefetch=False) as opened:
         yield opened
 

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from gpu_scenes import KINDS, Scene, iou, make_scene, on_host
-from gpu_wants import missing
+from gpu_wants import needed
 
 from clickmask.backends import open_artefact
 from clickmask.backends.device_diffusion import diffusion_library
-from clickmask.errors import BackendUnavailableError
 
 pytestmark = pytest.mark.gpu
 
@@ -27,10 +26,8 @@ KIND = pytest.mark.parametrize(("backend", "precision"), KINDS, ids=lambda value
 
 @pytest.fixture(autouse=True, scope="module")
 def _library() -> None:
-    try:
+    with needed():
         diffusion_library()
-    except BackendUnavailableError as exc:
-        missing(str(exc))
 
 
 @contextmanager
@@ -38,13 +35,11 @@ def both(bundle: Any) -> Iterator[tuple[Any, Any]]:
     """The bundle with the kernel and with its graph."""
     artefact = bundle.manifest.artefacts[0]
     with ExitStack() as stack:
-        try:
+        with needed():
             kernel, graph = (
                 stack.enter_context(closing(open_artefact(bundle, artefact, "cuda", pixel_diffusion=place)))
                 for place in ("native", "graph")
             )
-        except BackendUnavailableError as exc:
-            missing(str(exc))
         yield kernel, graph
 
 

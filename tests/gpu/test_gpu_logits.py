@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from gpu_scenes import KINDS, Scene, free_bytes, make_scene, on_device, on_host
-from gpu_wants import missing
+from gpu_wants import needed
 
 from clickmask import Segmenter
 from clickmask.backends.device_kernels import view_kernels
 from clickmask.backends.device_pixels import UploadedPixels
-from clickmask.errors import BackendError, BackendUnavailableError
+from clickmask.errors import BackendError
 from clickmask.history import HISTORY_BYTES
 from clickmask.pixels import HostPixels
 
@@ -25,10 +25,8 @@ Open = Callable[[str, str], Any]
 
 @pytest.fixture(autouse=True, scope="module")
 def _kernels() -> None:
-    try:
+    with needed():
         view_kernels()
-    except BackendUnavailableError as exc:
-        missing(str(exc))
 
 
 def scenes_of(runtime: Any, photo: np.ndarray) -> list[Scene]:
