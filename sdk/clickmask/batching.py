@@ -45,14 +45,19 @@ def batched(backend: Backend, max_batch: int, max_delay_ms: float) -> Backend:
     Raises:
         InvalidInputError: one of the numbers is out of range.
     """
+    check_batching(max_batch, max_delay_ms)
+    most = min(int(max_batch), backend.largest_batch or _MOST)
+    return BatchingBackend(backend, most, float(max_delay_ms)) if most > 1 else backend
+
+
+def check_batching(max_batch: int, max_delay_ms: float) -> None:
+    """Raises InvalidInputError unless both are in their range, see `batched`."""
     whole = isinstance(max_batch, numbers.Integral) and not isinstance(max_batch, bool)
     if not whole or not 1 <= max_batch <= _MOST:
         raise InvalidInputError(f"max_batch must be a whole number from 1 to {_MOST}, but got {max_batch!r}")
     number = isinstance(max_delay_ms, numbers.Real) and not isinstance(max_delay_ms, bool)
     if not number or not 0 <= float(max_delay_ms) < math.inf:
         raise InvalidInputError(f"max_delay_ms must be a number of at least 0, but got {max_delay_ms!r}")
-    most = min(int(max_batch), backend.largest_batch or _MOST)
-    return BatchingBackend(backend, most, float(max_delay_ms)) if most > 1 else backend
 
 
 class BatchingBackend(Backend):

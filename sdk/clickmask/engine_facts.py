@@ -10,7 +10,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from .strict_json import Node
 
@@ -82,26 +82,6 @@ class EngineFacts:
     def profile(self, size: int, batch: int) -> int | None:
         """Number of the first profile that takes ``batch`` images of side ``size``; None where none does."""
         return next((i for i, profile in enumerate(self.profiles) if profile.takes(size, batch)), None)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The object of docs/bundle.md, in JSON's types."""
-        values = dataclasses.asdict(self)
-        layers = {policy: list(names) for policy, names in self.fp32_layers.items()}
-        return {
-            **values,
-            "flags": list(self.flags),
-            "profiles": list(values["profiles"]),
-            "fp32_layers": layers,
-        }
-
-    @classmethod
-    def from_dict(cls, document: Any, name: str = "engine") -> EngineFacts:
-        """Check and take over what ``to_dict`` gives.
-
-        Raises:
-            BundleError: The values do not make facts; the message names the place below ``name``.
-        """
-        return read_engine(Node(document, "$", name))
 
 
 def read_engine(node: Node) -> EngineFacts:

@@ -58,12 +58,15 @@ class History:
         self._past.append(self.now)
         self.now = self._future.pop()
 
-    def add(self, state: State) -> None:
-        """An operation led to another state: what was undone is forgotten, and the oldest beyond bounds."""
-        self._past.append(self.now)
+    def add(self, *states: State) -> None:
+        """Operations led from state to state, the last of them now in force, all at once.
+
+        What was undone is forgotten, and the oldest beyond bounds.
+        """
+        self._past.extend((self.now, *states[:-1]))
         self._future.clear()
-        self.now = state
-        kept = _affordable([state, *reversed(self._past)], HISTORY_BYTES)
+        self.now = states[-1]
+        kept = _affordable([self.now, *reversed(self._past)], HISTORY_BYTES)
         while len(self._past) >= max(kept, 1):
             self._past.popleft()
 

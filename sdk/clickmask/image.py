@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from .errors import InvalidInputError
 
+_MAX_SIDE = 1 << 20  # pixels; what the native library counts with
+
 _EXPECTED = "image must be a NumPy array of shape (H, W, 3) RGB, (H, W, 4) RGBA or (H, W) grey, dtype uint8"
 
 
@@ -63,6 +65,10 @@ def _checked(image: Any) -> NDArray[np.uint8]:
         raise InvalidInputError(f"{_EXPECTED}, but got shape {image.shape}; {_shape_hint(image.shape)}")
     if image.size == 0:
         raise InvalidInputError(f"{_EXPECTED} with at least one pixel, but got shape {image.shape}")
+    if max(image.shape[:2]) > _MAX_SIDE:
+        raise InvalidInputError(
+            f"{_EXPECTED} with at most {_MAX_SIDE} pixels a side, but got shape {image.shape}; cut it up"
+        )
     return image
 
 

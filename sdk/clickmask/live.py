@@ -126,7 +126,7 @@ class LiveSession:
             operation: is given the session, on its thread.
 
         Returns:
-            Of what `operation` returns.
+            Of what `operation` returns; where a caller cancels it, the operation is made all the same.
 
         Raises:
             SessionStateError: after `close`.
@@ -134,9 +134,10 @@ class LiveSession:
         with self._open():
             stale, self._preview = self._preview, None
             self._clicks = None  # clicks after this are not made before it
-            future = self._pool.submit(operation, self.session)
+            result = Future[Result]()
+            self._pool.submit(self._do, operation, result)
         _drop(stale)
-        return future
+        return result
 
     def close(self) -> None:
         """Cancel a preview that has not begun, finish all operations, end the thread. May be repeated.
@@ -174,6 +175,15 @@ class LiveSession:
             wanted = future.set_running_or_notify_cancel()
         if wanted:
             _settle(future, lambda: self.session.fork(prefetch=False).click(x, y, positive))
+
+    def _do(self, operation: Callable[[Session], Result], result: Future[Result]) -> None:
+        if result.set_running_or_notify_cancel():
+            _settle(result, lambda: operation(self.session))
+            return
+        try:
+            operation(self.session)
+        except Exception as error:
+            _log.warning("an operation whose result was cancelled failed: %s", error)
 
     def _make(self, clicks: _Clicks) -> None:
         with self._lock:

@@ -17,9 +17,7 @@ from numpy.typing import NDArray
 
 from .errors import BackendUnavailableError, InvalidInputError
 from .manifest import PixelDiffusionSpec
-from .native_library import available, check, instruction_sets, library, unavailable_because
-
-__all__ = ["Affinity", "DiffusionOptions", "available", "instruction_sets", "unavailable_because"]
+from .native_library import check, library
 
 _MAX_DILATIONS, _MAX_DISTANCE = 8, 128
 # The library's numbers for named choices; those of clickmask_native.h.
@@ -175,6 +173,7 @@ class Affinity:
             )
         )
         self._free = weakref.finalize(self, native.clickmask_affinity_free, self._handle)
+        self._free.atexit = False  # a daemon thread may be in a call on it when the process ends
         self.bytes: int = native.clickmask_affinity_bytes(self._handle)
 
     def diffuse(

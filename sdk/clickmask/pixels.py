@@ -174,7 +174,8 @@ def pixels_of(image: Any, backend: Backend) -> Pixels:
         InvalidInputError: no such image.
         BackendUnavailableError: a GPU image where that cannot be used; the message says what to do.
     """
-    on_device = hasattr(image, "__cuda_array_interface__") or hasattr(image, "__dlpack__")
+    # In this order: of a tensor that records gradients, torch has the first and raises at the second.
+    on_device = hasattr(image, "__dlpack__") or hasattr(image, "__cuda_array_interface__")
     if isinstance(image, np.ndarray) or not on_device:
         manifest = backend.manifest  # what is no image is told what one is
         return HostPixels(image, manifest.input.pad, manifest.threshold).uploaded(backend)

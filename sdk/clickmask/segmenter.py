@@ -108,10 +108,11 @@ class Segmenter:
         """
         # What only an open bundle needs: importing clickmask takes little more than NumPy and OpenCV do.
         from .backends import open_backend
-        from .batching import batched
+        from .batching import batched, check_batching
         from .bundle import default_bundle_path, load_bundle
 
         crops = EncodedCrops(crops_bytes)
+        check_batching(max_batch, max_delay_ms)
         bundle = load_bundle(default_bundle_path() if path is None else path)
         opened = open_backend(
             bundle, backend, device, threads, pixel_diffusion, trust_host_code=trust_host_code

@@ -379,8 +379,7 @@ class Session:
 
     def _move_to(self, *states: State) -> Mask:
         mask = self._predictor.mask(states[-1])  # before anything is kept, as it may fail
-        for state in states:
-            self._history.add(state)
+        self._history.add(*states)
         return self._looking_ahead(mask)
 
     def _looking_ahead(self, mask: Mask) -> Mask:

@@ -138,7 +138,7 @@ def test_nothing_cannot_be_measured(words, capsys):
 
 @pytest.mark.slow
 def test_the_benchmark_of_the_cpu_writes_its_page(root, tmp_path):
-    from clickmask.native_diffusion import unavailable_because
+    from clickmask.native_library import unavailable_because
 
     if reason := unavailable_because():
         pytest.skip(reason)

@@ -18,18 +18,18 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "sdk"))  # cuda_double, gpu_m
 from device_machines import Double, RealGpu
 from view_builds import on_cuda, on_processor
 
-from clickmask import native_diffusion
+from clickmask import native_library
 from clickmask.backends.device_kernels import ViewKernels
 
 
 @pytest.fixture(scope="session")
 def native():
     """The binding, with its library."""
-    if reason := native_diffusion.unavailable_because():
+    if reason := native_library.unavailable_because():
         if os.environ.get("CLICKMASK_NATIVE") == "1":
             pytest.fail(reason)
         pytest.skip(reason)
-    return native_diffusion
+    return native_library
 
 
 @pytest.fixture(scope="session")

@@ -38,11 +38,11 @@ def test_a_wheel_with_the_library_is_for_one_platform_and_finds_it(root, tmp_pat
         archive.extractall(tmp_path / "site")
     script = (
         f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n"
-        "from clickmask import native_diffusion as native\n"
+        "from clickmask import native_library as native\n"
         "print(native.__file__, native.unavailable_because())"
     )
     ran = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
-    assert ran.stdout.split() == [str(tmp_path / "site/clickmask/native_diffusion.py"), "None"], ran.stderr
+    assert ran.stdout.split() == [str(tmp_path / "site/clickmask/native_library.py"), "None"], ran.stderr
 
 
 @pytest.mark.parametrize("environment", [{"CLICKMASK_NATIVE": "0"}, {"CXX": "/no/such/compiler"}], ids=str)

@@ -261,3 +261,20 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     command = [sys.executable, "-W", "ignore", "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "0", done.stderr
+
+
+def test_a_process_may_end_while_a_thread_is_in_a_call():
+    script = """
+import threading, time, numpy as np
+from clickmask.native_diffusion import Affinity, DiffusionOptions
+options = DiffusionOptions(200, (1, 2), 1.0, 1e-4, "tanh_half", "disk", 5.0, "paper", "unbiased_36", "state")
+affinity = Affinity(np.random.default_rng(0).random((3, 512, 512), np.float32), options, threads=1)
+logits, clicks = np.ones((512, 512), np.float32), np.zeros((0, 3), np.float32)
+def work():
+    while True:
+        affinity.diffuse(logits, clicks, threads=1)
+threading.Thread(target=work, daemon=True).start()
+time.sleep(0.3)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr

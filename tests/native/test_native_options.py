@@ -87,8 +87,8 @@ def test_without_a_library_it_says_what_to_do(monkeypatch, tmp_path, content):
     monkeypatch.setattr(native_library, "_LIBRARY", str(path))
     forget_library()
     try:
-        assert not native_diffusion.available()
-        assert "install" in (native_diffusion.unavailable_because() or "")
+        assert not native_library.available()
+        assert "install" in (native_library.unavailable_because() or "")
         with pytest.raises(BackendUnavailableError, match="libclickmask_native"):
             Affinity(np.zeros((3, 4, 4), np.float32), DiffusionOptions.from_spec(spec(output="state")))
     finally:

@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 
 from clickmask.backends.fake import fake_manifest
+from clickmask.engine_facts import EngineFacts, read_engine
 from clickmask.manifest import Manifest
+from clickmask.strict_json import Node
 
 STRIDE = 4
 CLICK_WEIGHT = 0.25
@@ -134,6 +136,11 @@ def engine(**changes: Any) -> dict[str, Any]:
         "fp32_layers": {},
         **changes,
     }
+
+
+def facts_of(document: Any) -> EngineFacts:
+    """What such an object says, read as a manifest's."""
+    return read_engine(Node(document, "$", "engine"))
 
 
 def file_entry(path: Path) -> dict[str, Any]:

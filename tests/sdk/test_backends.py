@@ -14,7 +14,7 @@ from bundles import DIFFUSION, LOCAL_BIAS, expected_diffusion, expected_logits, 
 from clickmask.backends import Backend, Features, open_backend
 from clickmask.backends.fake import FakeBackend, fake_manifest
 from clickmask.bundle import load_bundle
-from clickmask.errors import BackendError, InvalidInputError
+from clickmask.errors import BackendError, BundleError, InvalidInputError
 
 SIZES = [64, 96, 128]
 Make = Callable[..., Backend]
@@ -340,3 +340,15 @@ def test_onnxruntime_and_torchscript_agree(tmp_path: Path, encodes_once: bool) -
         logits.append(backend.decode(backend.encode(image), clicks, previous_mask))
 
     np.testing.assert_allclose(*logits, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "torchscript"])
+def test_a_graph_changed_after_the_bundle_was_loaded_is_refused(tmp_path: Path, backend: str) -> None:
+    if backend == "torchscript":
+        pytest.importorskip("torch", reason="TorchScript needs torch")
+    bundle = load_bundle(make_bundle(tmp_path, backends=(backend,)))
+    other = make_bundle(tmp_path / "other", backends=(backend,), encodes_once=True)
+    for file in bundle.manifest.artefacts[0].files.values():
+        (tmp_path / file.path).write_bytes(next(other.glob("decoder.*")).read_bytes())
+    with pytest.raises(BundleError, match="got other bytes than when the bundle was loaded"):
+        open_backend(bundle, backend, "cpu")

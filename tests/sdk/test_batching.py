@@ -13,7 +13,7 @@ import pytest
 from bundles import expected_logits, make_bundle, prompt
 from sessions import RecordingBackend, everything, make_image
 
-from clickmask import native_diffusion
+from clickmask import native_library
 from clickmask.backends import open_backend
 from clickmask.backends.base import Backend, Features
 from clickmask.backends.fake import FakeBackend, fake_manifest
@@ -71,7 +71,7 @@ def default() -> Iterator[Callable[[str], Backend]]:
     opened: dict[str, Backend] = {}
 
     def get(place: str) -> Backend:
-        if place == "native" and (reason := native_diffusion.unavailable_because()):
+        if place == "native" and (reason := native_library.unavailable_because()):
             pytest.skip(reason)
         if place not in opened:
             bundle = load_bundle(default_bundle_path())
@@ -318,6 +318,14 @@ def test_batches_are_no_larger_than_the_backend_takes() -> None:
 def test_numbers_out_of_range_are_refused(most: Any, delay: Any, named: str) -> None:
     with pytest.raises(InvalidInputError, match=named):
         batched(fake(), most, delay)
+
+
+def test_numbers_out_of_range_are_refused_before_an_engine_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Any] = []
+    monkeypatch.setattr("clickmask.backends.open_backend", lambda *_, **__: opened.append(1))
+    with pytest.raises(InvalidInputError, match="max_batch"):
+        Segmenter.load(max_batch=0)
+    assert not opened
 
 
 def test_batches_of_one_need_no_wrapper() -> None:

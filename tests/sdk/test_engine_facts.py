@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import artefact, change_manifest, engine, file_entry, make_bundle, read_manifest
+from bundles import artefact, change_manifest, engine, facts_of, file_entry, make_bundle, read_manifest
 
 from clickmask.bundle import load_bundle
-from clickmask.engine_facts import EngineFacts
 from clickmask.errors import BundleError
+from clickmask.manifest import plain_json
 
 
 @pytest.fixture
@@ -35,9 +35,9 @@ def test_facts_survive_their_own_text() -> None:
         fp32_layers={"softmax": ["/fdm/Softmax", "/fdm/MatMul"], "loss": []},
     )
 
-    facts = EngineFacts.from_dict(json.loads(json.dumps(document)))
+    facts = facts_of(json.loads(json.dumps(document)))
 
-    assert facts.to_dict() == document
+    assert plain_json(facts) == document
     assert facts.fp32_layers["softmax"] == ("/fdm/Softmax", "/fdm/MatMul")
 
 
@@ -48,15 +48,13 @@ def test_facts_survive_the_manifest(folder: Path) -> None:
     again = manifest.from_json(manifest.to_json())
 
     assert again == manifest
-    assert again.artefacts[0].engine == EngineFacts.from_dict(
-        engine(half_share=0.5, fp32_layers={"softmax": ["a"]})
-    )
+    assert again.artefacts[0].engine == facts_of(engine(half_share=0.5, fp32_layers={"softmax": ["a"]}))
 
 
 def test_profile_of_a_size_and_a_batch() -> None:
     rows = [(64, 1, 1), (96, 1, 1), (64, 2, 8)]
     profiles = [{"size": s, "min_batch": a, "opt_batch": a, "max_batch": b} for s, a, b in rows]
-    facts = EngineFacts.from_dict(engine(profiles=profiles))
+    facts = facts_of(engine(profiles=profiles))
 
     assert [facts.profile(*call) for call in ((64, 1), (64, 2), (64, 9), (96, 1), (96, 2), (32, 1))] == [
         0,
@@ -93,7 +91,7 @@ def test_profile_of_a_size_and_a_batch() -> None:
 )
 def test_facts_that_are_refused(facts: dict[str, Any], message: str) -> None:
     with pytest.raises(BundleError, match=f"^engine: {message}"):
-        EngineFacts.from_dict(engine(**facts))
+        facts_of(engine(**facts))
 
 
 @pytest.mark.parametrize(
@@ -107,7 +105,7 @@ def test_profile_that_is_refused(batches: tuple[int, int, int], message: str) ->
     keys = dict(zip(("min_batch", "opt_batch", "max_batch"), batches, strict=True))
 
     with pytest.raises(BundleError, match=rf"\$\.profiles\[0\].*{message}"):
-        EngineFacts.from_dict(engine(profiles=[{"size": 64, **keys}]))
+        facts_of(engine(profiles=[{"size": 64, **keys}]))
 
 
 def test_fact_that_is_missing() -> None:
@@ -115,7 +113,7 @@ def test_fact_that_is_missing() -> None:
     del facts["gpu_name"]
 
     with pytest.raises(BundleError, match=r"expected the key 'gpu_name'"):
-        EngineFacts.from_dict(facts)
+        facts_of(facts)
 
 
 def test_plan_without_facts(folder: Path) -> None:

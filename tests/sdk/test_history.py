@@ -121,6 +121,23 @@ def test_clicks_in_force_are_kept_whatever_they_hold(monkeypatch) -> None:
     assert [click.x for click in session.clicks] == [1, 2]
 
 
+def test_a_replay_is_one_step_to_those_who_read_meanwhile(monkeypatch) -> None:
+    session, _ = new_session()
+    published = []
+    history = type(session._history)
+
+    def now(self, name, value):
+        if name == "now":
+            published.append(len(value.clicks))
+        object.__setattr__(self, name, value)
+
+    monkeypatch.setattr(history, "__setattr__", now, raising=False)
+    session.replay([(x, 20, True) for x in (10, 20, 30)])
+    assert published == [3]
+    session.undo()  # and yet each click is one to take back
+    assert len(session.clicks) == 2
+
+
 def test_initial_masks_count_as_history(monkeypatch) -> None:
     session, _ = new_session(64, 64)
     noise = np.random.default_rng(0).random((64, 64)) > 0.5

@@ -111,6 +111,7 @@ def test_one_pixel() -> None:
         (np.zeros(8, np.uint8), r"shape \(8,\)"),
         (np.zeros((0, 4, 3), np.uint8), "at least one pixel"),
         (np.zeros((4, 0), np.uint8), "at least one pixel"),
+        (np.zeros((1, (1 << 20) + 1), np.uint8), "at most 1048576 pixels a side"),
         (np.zeros((), np.uint8), r"shape \(\)"),
     ],
 )

@@ -56,6 +56,19 @@ def reference(points: list[tuple]) -> tuple:
     return everything(session)
 
 
+def test_a_cancelled_operation_is_made_all_the_same(live: LiveSession, caplog: Any) -> None:
+    live.click(40, 40).result(A_WHILE)
+    gate = Gate(live)
+    undone = live.do(Session.undo)
+    failing = live.do(Session.undo)  # there is nothing left to take back
+    assert undone.cancel()
+    assert failing.cancel()
+    gate.open()
+    live.close()
+    assert live.session.clicks == ()
+    assert "undo, but there is none" in caplog.text
+
+
 def test_operations_run_in_order_and_give_what_the_session_gives(live: LiveSession) -> None:
     gate = Gate(live)
     first = live.click(80, 60)

@@ -13,7 +13,7 @@ import pytest
 from bundles import DIFFUSION, artefact, change_manifest, file_entry, make_bundle, prompt, read_manifest
 from skimage import data
 
-from clickmask import Segmenter, Session, cli, native_diffusion
+from clickmask import Segmenter, Session, cli, native_library
 from clickmask.backends import diffusion, open_backend
 from clickmask.backends.diffusion import Place
 from clickmask.bundle import default_bundle_path, load_bundle
@@ -40,7 +40,7 @@ OPTIONS = {
 @pytest.fixture(scope="module", autouse=True)
 def library() -> None:
     """The kernel's library; where it was not built these tests skip, or fail if it was asked for."""
-    if reason := native_diffusion.unavailable_because():
+    if reason := native_library.unavailable_because():
         if os.environ.get("CLICKMASK_NATIVE") == "1":
             pytest.fail(reason)
         pytest.skip(reason)
@@ -142,7 +142,7 @@ def test_the_kernel_is_chosen_where_it_can_be_had(graph: Segmenter) -> None:
     backend = open_backend(load_bundle(default_bundle_path()), device="cpu")
     assert (backend.pixel_diffusion, backend.pixel_diffusion_reason) == (
         "native",
-        native_diffusion.instruction_sets()[0],
+        native_library.instruction_sets()[0],
     )
     assert (graph.backend.pixel_diffusion, graph.backend.pixel_diffusion_reason) == ("graph", "asked for")
 
@@ -222,7 +222,7 @@ def test_a_place_that_is_none_is_refused() -> None:
 
 
 def test_doctor_and_info_name_the_instruction_set(capsys: pytest.CaptureFixture[str]) -> None:
-    named = f"native ({native_diffusion.instruction_sets()[0]})"
+    named = f"native ({native_library.instruction_sets()[0]})"
     report = examine(default_bundle_path())
 
     assert any(f.status == "ok" and f"Pixel Diffusion: {named}" in f.text for f in report.findings)

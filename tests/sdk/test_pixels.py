@@ -112,6 +112,20 @@ def test_device_arrays_are_known_by_their_protocols_and_want_a_cuda_backend(name
         pixels.pixels_of(array, make_segmenter().backend)
 
 
+def test_a_tensor_that_records_gradients_is_known_though_its_property_raises() -> None:
+    class Tensor:
+        """As torch's: `__dlpack__` is there, and asking for the other protocol raises."""
+
+        __dlpack__ = None
+
+        @property
+        def __cuda_array_interface__(self) -> None:
+            raise RuntimeError("Can't get __cuda_array_interface__ on Variable that requires grad.")
+
+    with pytest.raises(BackendUnavailableError, match="expected a CUDA device"):
+        pixels.pixels_of(Tensor(), make_segmenter().backend)
+
+
 def test_anything_else_is_told_what_an_image_is() -> None:
     with pytest.raises(InvalidInputError, match="image must be a NumPy array"):
         pixels.pixels_of([[0]], make_segmenter().backend)

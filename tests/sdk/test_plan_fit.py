@@ -7,12 +7,11 @@ import dataclasses
 from typing import Any
 
 import pytest
-from bundles import engine
+from bundles import engine, facts_of
 from tensorrt_double import HOST
 
 from clickmask.backends import host_facts
 from clickmask.backends.host_facts import Gpu, Package
-from clickmask.engine_facts import EngineFacts
 from clickmask.plan_fit import verdict
 
 LEAN = {"version_compatible": True, "flavour": "lean"}
@@ -24,7 +23,7 @@ def cu13(version: str) -> dict[str, Any]:
 
 
 def decide(facts: dict[str, Any], host: dict[str, Any], **options: Any) -> Any:
-    return verdict(EngineFacts.from_dict(engine(**facts)), dataclasses.replace(HOST, **host), **options)
+    return verdict(facts_of(engine(**facts)), dataclasses.replace(HOST, **host), **options)
 
 
 # Facts of the plan (of TensorRT 11.4.0.106 for an H100), facts of the host (the same), and who loads it.

@@ -13,7 +13,8 @@ from squares import write_set
 
 from clickmask.bundle import default_bundle_path, read_manifest_file
 from clickmask.evaluation.methods import BundleMethod
-from clickmask.native_diffusion import DiffusionOptions, unavailable_because
+from clickmask.native_diffusion import DiffusionOptions
+from clickmask.native_library import unavailable_because
 from clickmask_models.encode_once import EncodeOnceConfig
 from clickmask_models.pixel_diffusion import PixelDiffusion, PixelDiffusionConfig
 from clickmask_training import ablation

@@ -15,7 +15,8 @@ from clickmask.backends.fake import fake_manifest
 from clickmask.bundle import Bundle
 from clickmask.errors import BackendUnavailableError
 from clickmask.manifest import Manifest
-from clickmask.native_diffusion import DiffusionOptions, unavailable_because
+from clickmask.native_diffusion import DiffusionOptions
+from clickmask.native_library import unavailable_because
 from clickmask.segmenter import Segmenter
 from clickmask_models.pixel_diffusion import PixelDiffusionConfig
 from clickmask_models.presets import pipeline

@@ -11,7 +11,7 @@ from typing import Any
 
 from clickmask import __version__
 from clickmask.backends.host import installed, physical_cores
-from clickmask.native_diffusion import available, instruction_sets
+from clickmask.native_library import available, instruction_sets
 
 _PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime", "onnxruntime-gpu", "torch", "tensorrt")
 

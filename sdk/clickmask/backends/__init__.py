@@ -34,11 +34,10 @@ _ORDER = (
 @dataclass(frozen=True)
 class _Candidate:
     artefact: Artefact
-    backend: str
     device: str
 
     def __str__(self) -> str:
-        return f"{self.backend} {self.artefact.precision} on {self.device}"
+        return f"{self.artefact.backend} {self.artefact.precision} on {self.device}"
 
 
 def open_backend(
@@ -155,7 +154,7 @@ def _candidates(bundle: Bundle, backend: str, device: str) -> list[_Candidate]:
         best = "fp16" if kind == "cuda" else "fp32"
         fitting = [a for a in bundle.manifest.artefacts if a.backend == name and a.device in ("any", kind)]
         where = device if device.startswith("cuda") else kind
-        found += [_Candidate(a, name, where) for a in sorted(fitting, key=lambda a: a.precision != best)]
+        found += [_Candidate(a, where) for a in sorted(fitting, key=lambda a: a.precision != best)]
     return found
 
 
@@ -169,7 +168,7 @@ def _open(
     trust_host_code: bool,
 ) -> Backend:
     # Before a runtime is imported, which costs seconds; a plan has its own, clearer refusal.
-    unasked = device == "auto" and candidate.device == "cuda" and candidate.backend != "tensorrt"
+    unasked = device == "auto" and candidate.device == "cuda" and candidate.artefact.backend != "tensorrt"
     if unasked and host.cuda_devices() == 0:
         raise BackendUnavailableError("no CUDA device on this host")
     return open_artefact(

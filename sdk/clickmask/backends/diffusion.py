@@ -15,7 +15,8 @@ import numpy as np
 
 from ..errors import BackendUnavailableError, InvalidInputError
 from ..manifest import Manifest, PixelDiffusionSpec
-from ..native_diffusion import Affinity, DiffusionOptions, instruction_sets, unavailable_because
+from ..native_diffusion import Affinity, DiffusionOptions
+from ..native_library import instruction_sets, unavailable_because
 from .device_diffusion import DeviceDiffusion, diffusion_library
 
 Place = Literal["auto", "graph", "native"]

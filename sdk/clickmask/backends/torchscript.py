@@ -6,6 +6,7 @@ program: open only bundles whose maker is trusted (docs/bundle.md).
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -71,6 +72,7 @@ class TorchScriptBackend(Backend):
             BackendUnavailableError: torch, the device or the kernel asked for cannot be used; the message has
                 the command to run.
             BackendError: torch refuses a graph.
+            BundleError: a file was changed since the bundle was loaded.
         """
         if artefact.precision == "fp16" and device == "cpu":
             raise BackendUnavailableError(
@@ -84,13 +86,14 @@ class TorchScriptBackend(Backend):
             torch.set_num_threads(threads)
         modules: dict[str, Any] = {}
         for graph in filter(choice.opens, bundle.manifest.graphs):
-            path = bundle.file(artefact, graph)
+            file = artefact.files[graph]
+            archive = io.BytesIO(bundle.read(file))
             try:
                 with warnings.catch_warnings():  # torch deprecates TorchScript as a whole; known and accepted
                     warnings.simplefilter("ignore", DeprecationWarning)
-                    modules[graph] = torch.jit.load(str(path), map_location=_place(device)).eval()
+                    modules[graph] = torch.jit.load(archive, map_location=_place(device)).eval()
             except Exception as exc:
-                raise BackendError(f"torch {torch.__version__} does not load {path.name!r}: {exc}") from exc
+                raise BackendError(f"torch {torch.__version__} does not load {file.path!r}: {exc}") from exc
         if choice.device_kernel is not None:
             names = [tensor.name for tensor in bundle.manifest.graphs[GRAPH].inputs]
             modules[GRAPH] = _kernel_module(torch, choice.device_kernel, names)
