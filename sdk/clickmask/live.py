@@ -43,9 +43,10 @@ class LiveSession:
     application that wants every mask waits for each before the next click, or uses `Session`.
 
     Each call returns a `concurrent.futures.Future` at once: `result()` waits for it, `add_done_callback`
-    calls back on this session's thread, where it is cancelled on that of the newer call, and
-    `asyncio.wrap_future` makes it awaitable. What the session would raise, it raises; that of a stale mask
-    raises `concurrent.futures.CancelledError`.
+    calls back on this session's thread, where it is cancelled on that of the newer call. What the session
+    would raise, it raises; that of a stale mask raises `concurrent.futures.CancelledError`. In asyncio
+    `asyncio.wrap_future` makes it awaitable; there a stale one ends the task that awaits it, as any
+    `asyncio.CancelledError`: docs/threads.md has the way around.
 
     Example:
         >>> with LiveSession(segmenter.session(image)) as live:               # doctest: +SKIP

@@ -124,16 +124,16 @@ def rle_decode(encoded: Rle | Mapping[str, Any]) -> Mask:
         (H, W) bool.
 
     Raises:
-        InvalidInputError: another structure, or runs that do not add up to H * W.
+        InvalidInputError: another structure, runs that do not add up to H * W, or too many for memory.
     """
     try:
         height, width = (_length(side) for side in encoded["size"])
         counts = encoded["counts"]
-        if isinstance(counts, (str, bytes)):
-            runs = _decompress(counts.encode("ascii") if isinstance(counts, str) else counts)
+        if isinstance(counts, (str, bytes, bytearray)):
+            runs = _decompress(counts.encode("ascii") if isinstance(counts, str) else bytes(counts))
         else:
             runs = np.array([_length(run) for run in counts], np.int64)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError) as error:
         raise InvalidInputError(
             f'run lengths must be {{"size": [height, width], "counts": COCO string or list}}; {error}'
         ) from error
@@ -147,7 +147,10 @@ def rle_decode(encoded: Rle | Mapping[str, Any]) -> Mask:
             f"run lengths must be >= 0 and add up to {height} x {width} = {height * width} pixels, "
             f"but they add up to {int(runs.sum())}; the counts do not belong to this size"
         )
-    mask, ends = np.empty((height, width), np.bool_), np.cumsum(runs)
+    try:
+        mask, ends = np.empty((height, width), np.bool_), np.cumsum(runs)
+    except MemoryError as error:
+        raise InvalidInputError(f"run lengths must be of a mask that memory holds; {error}") from error
     step = max(1, _BAND_PIXELS // height)
     for first in range(0, width, step):
         start, end = first * height, min(first + step, width) * height

@@ -30,7 +30,7 @@ def read_picture(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     """
     try:
         # Not cv2.imread, which writes to stderr and fails on non-ASCII paths under Windows.
-        data = np.fromfile(path, np.uint8)
+        data = np.frombuffer(Path(path).read_bytes(), np.uint8)
     except OSError as exc:
         raise InvalidInputError(
             f"image: expected a readable file, got {str(path)!r}: {exc.strerror}."

@@ -94,11 +94,11 @@ class SessionRecord:
         except BundleError as error:  # strict_json's
             raise InvalidInputError(str(error)) from None
 
-    def check(self, image_size: tuple[int, int], image_sha256: str, bundle: BundleIdentity) -> None:
-        """Make sure that the record belongs to an image and a bundle.
+    def check_image(self, image_size: tuple[int, int], image_sha256: str) -> None:
+        """Make sure that the record belongs to an image.
 
         Raises:
-            InvalidInputError: it was made with another image or bundle.
+            InvalidInputError: it was made on another.
         """
         if self.image_size != image_size:
             raise InvalidInputError(
@@ -110,6 +110,13 @@ class SessionRecord:
                 f"this session was made on an image with sha256 {self.image_sha256}, but got one of the same "
                 f"size with {image_sha256}; pass the original pixels (a JPEG saved again and BGR have others)"
             )
+
+    def check_bundle(self, bundle: BundleIdentity) -> None:
+        """Make sure that the record belongs to a bundle.
+
+        Raises:
+            InvalidInputError: it was made with another.
+        """
         if self.bundle.sha256 != bundle.sha256:
             raise InvalidInputError(
                 f"this session was made with the bundle {self.bundle.name!r:.80} ({self.bundle.sha256}), but "

@@ -196,7 +196,8 @@ class Segmenter:
     def close(self) -> None:
         """Give the memory of runtime and encoded crops back; the next clicks raise BackendError.
 
-        Sessions keep their masks. May be repeated.
+        Sessions keep their masks. May be repeated. A click under way in another thread is not waited for; a
+        process that ends while a runtime works in one of its daemon threads may crash, so join them first.
         """
         self.prefetcher.close()
         self.backend.close()

@@ -344,8 +344,9 @@ class Session:
         from .replay import SessionRecord
 
         record = SessionRecord.from_json(text)
+        record.check_bundle(segmenter.identity)  # first: another may not have the record's options
         session = cls(segmenter, image, record.policy, record.size, record.coordinates, prefetch=prefetch)
-        record.check(session._image_size, sha256(session._pixels), segmenter.identity)
+        record.check_image(session._image_size, sha256(session._pixels))
         if record.initial is not None:
             session.set_mask(rle_decode(record.initial))
         session.replay(record.clicks)

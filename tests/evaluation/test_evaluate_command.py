@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from benchmarks import write_indexed
 from bundles import make_bundle
+from PIL import Image
 
 from clickmask import Segmenter
 from clickmask.cli import main
@@ -220,3 +222,20 @@ def test_what_cannot_work_is_refused_before_the_work(
     out, err = capsys.readouterr()
     assert message in err
     assert out == ""
+
+
+def test_truths_that_cannot_be_measured_are_all_named_before_the_work(
+    words: list[str], dataset: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "here", None)
+    first, second = sorted((dataset / "masks").iterdir())[:2]
+    Image.fromarray(np.zeros_like(Image.open(first))).save(first)
+    picture = dataset / "images" / second.name
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(picture)
+    assert main(words) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"{first.stem}" in err
+    assert "got no pixel; " in err
+    assert "expected image and mask of one size, got (9, 9)" in err
+    assert "mend these" in err

@@ -51,7 +51,7 @@ def test_run_lengths_by_hand(mask, counts, text) -> None:
     size = list(mask.shape)
     assert rle(mask, compressed=False) == {"size": size, "counts": counts}
     assert rle(mask) == {"size": size, "counts": text}
-    for form in (counts, text, text.encode()):
+    for form in (counts, text, text.encode(), bytearray(text.encode())):
         np.testing.assert_array_equal(rle_decode({"size": size, "counts": form}), mask)
 
 
@@ -142,6 +142,7 @@ def test_run_lengths_equal_pycocotools(mask) -> None:
         {"size": [2, 2], "counts": "OOOO1"},
         {"size": [2, 2], "counts": None},
         None,
+        np.zeros(3),
     ],
 )
 def test_run_lengths_that_cannot_be_are_refused(encoded) -> None:

@@ -114,9 +114,12 @@ def test_device_arrays_are_known_by_their_protocols_and_want_a_cuda_backend(name
 
 def test_a_tensor_that_records_gradients_is_known_though_its_property_raises() -> None:
     class Tensor:
-        """As torch's: `__dlpack__` is there, and asking for the other protocol raises."""
+        """As torch's: asking for one of the protocols raises."""
 
         __dlpack__ = None
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return 2, 0
 
         @property
         def __cuda_array_interface__(self) -> None:
@@ -129,3 +132,6 @@ def test_a_tensor_that_records_gradients_is_known_though_its_property_raises() -
 def test_anything_else_is_told_what_an_image_is() -> None:
     with pytest.raises(InvalidInputError, match="image must be a NumPy array"):
         pixels.pixels_of([[0]], make_segmenter().backend)
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    with pytest.raises(InvalidInputError, match=r"a torch tensor \(3, H, W\) with tensor.permute"):
+        pixels.pixels_of(torch.zeros(3, 8, 8), make_segmenter().backend)

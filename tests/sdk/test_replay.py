@@ -150,6 +150,12 @@ def test_another_bundle_is_refused(change) -> None:
         Session.from_json(make(**change), IMAGE, annotated().to_json())
 
 
+def test_another_bundle_is_told_before_a_size_that_it_lacks() -> None:
+    text = annotated(size=96).to_json()
+    with pytest.raises(InvalidInputError, match="load that bundle"):
+        Session.from_json(make(input={"sizes": [64]}), IMAGE, text)
+
+
 def test_the_same_network_with_other_artefacts_is_the_same_bundle() -> None:
     session = annotated()
     later = make(created="2027-02-03")

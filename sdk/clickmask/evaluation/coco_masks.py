@@ -41,8 +41,8 @@ def coco_mask(segmentation: Any, size: tuple[int, int]) -> NDArray[np.bool_]:
     for ring in segmentation:
         try:
             points = np.asarray(ring, dtype=np.float64).reshape(-1, 2)
-            if len(points) < 3:
-                raise ValueError("fewer than three points")
+            if len(points) < 3 or not np.isfinite(points).all():
+                raise ValueError("fewer than three points, or one that is not finite")
         except (TypeError, ValueError) as error:
             raise InvalidInputError(
                 f"expected a polygon [x0, y0, x1, y1, x2, y2, ...], got {error}"

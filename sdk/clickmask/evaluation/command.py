@@ -22,7 +22,7 @@ from clickmask.evaluation.metrics import GOOD
 from clickmask.evaluation.pools import Task, here, in_processes, on_ray
 from clickmask.evaluation.report import Run, resume
 from clickmask.evaluation.run import Curve
-from clickmask.evaluation.samples import Sample
+from clickmask.evaluation.samples import Sample, check_truths
 from clickmask.evaluation.tables import markdown, table
 from clickmask.evaluation.work import Objects, finish, planned
 from clickmask.picture_files import check_target
@@ -99,7 +99,7 @@ def _check(options: argparse.Namespace) -> None:
             raise InvalidInputError(f"--{name}: expected at least 1, got {value}")
     if options.until is not None and not GOOD <= options.until <= 1:
         raise InvalidInputError(f"--until: expected an IoU of {GOOD:.2f} to 1, got {options.until}")
-    if len(set(options.dataset)) < len(options.dataset):
+    if len({os.path.normpath(name) for name in options.dataset}) < len(options.dataset):
         raise InvalidInputError(f"--dataset: expected each name once, got {' '.join(options.dataset)}")
     for name in options.anchor_on or ():
         if name not in options.dataset:
@@ -138,6 +138,7 @@ def _inputs(datasets: Sequence[Objects], bundle: BundleMethod) -> set[Path]:
 def _read_dataset(name: str, options: argparse.Namespace) -> Objects:
     root = options.root / name
     samples = read_dataset(root, options.layout, options.split)
+    check_truths(samples, root)
     layout = options.layout or detect(root)[0]
     return Objects.of(name, f"{layout} {options.split}" if options.split else layout, samples)
 

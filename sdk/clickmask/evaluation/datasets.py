@@ -98,7 +98,8 @@ def detect(root: Path) -> tuple[str, Path]:
         if all((folder / marker).exists() for marker in markers):
             return layout, folder
     if not root.is_dir():
-        raise InvalidInputError(f"expected a data-set folder, but {root} does not exist")
+        what = "is no folder" if root.exists() else "does not exist"
+        raise InvalidInputError(f"expected a data-set folder, but {root} {what}")
     known = "; ".join(f"{layout}: {', '.join(markers)}" for layout, markers in _MARKERS.items())
     raise InvalidInputError(f"{root}: expected a data-set folder with one of these contents: {known}")
 
@@ -222,6 +223,8 @@ def _coco(root: Path, split: str | None) -> list[Sample]:
         images = {image["id"]: image for image in document["images"]}
         order = {image: index for index, image in enumerate(images)}
         objects = [a for a in document["annotations"] if not a.get("iscrowd")]
+        if strangers := [str(a["image_id"]) for a in objects if a["image_id"] not in images]:
+            raise ValueError(f"annotations of images that it does not list: {few(strangers)}")
         objects.sort(key=lambda a: order[a["image_id"]])  # an image's objects together
         pairs = [(a, images[a["image_id"]]) for a in objects]
         return [_coco_sample(root, name, *pair) for pair in pairs if not _is_empty(*pair)]

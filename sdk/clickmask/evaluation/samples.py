@@ -71,14 +71,37 @@ def check_samples(samples: Sequence[Sample], where: Path) -> None:
         )
 
 
+def check_truths(samples: Sequence[Sample], where: Path) -> None:
+    """Refuse what could not be measured: reads every image and truth, so that no hour's work meets it later.
+
+    Raises:
+        InvalidInputError: a truth without an object or of another size than its image; the first are named.
+    """
+    wrong, last, shape = [], None, ()
+    for sample in samples:
+        if sample.image_path != last:  # the objects of an image follow each other
+            last, shape = sample.image_path, sample.image().shape[:2]
+        try:
+            truth, _ = sample.truth()
+        except InvalidInputError as error:
+            wrong.append(str(error))
+            continue
+        if truth.shape != shape:
+            wrong.append(f"{sample.name}: expected image and mask of one size, got {shape} and {truth.shape}")
+    if wrong:
+        raise InvalidInputError(
+            f"{where}: {few(wrong, '; ')}; mend these or take image and mask out of the folder"
+        )
+
+
 def _shown(path: Path, where: Path) -> str:
     inside = path.is_relative_to(where)  # a list may name an image anywhere
     return (path.relative_to(where) if inside else path).as_posix()
 
 
-def few(names: Sequence[str]) -> str:
+def few(names: Sequence[str], between: str = ", ") -> str:
     """The first three of some names, and how many more there are."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return between.join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def fingerprint(samples: Sequence[Sample]) -> str:
