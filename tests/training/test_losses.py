@@ -126,10 +126,10 @@ def test_distillation_is_least_at_the_teachers_logits() -> None:
     logits, mask = random_case()
     z, m = torch.from_numpy(logits), torch.from_numpy(mask)
     valid = mask[0] != 255
-    got = distillation(z, 2 * z, m, 2.0)[0]
-    p, q = sigmoid(logits[0][valid]), sigmoid(logits[0][valid] / 2)
+    got = distillation(z, 2 * z, m)[0]
+    p, q = sigmoid(2 * logits[0][valid]), sigmoid(logits[0][valid])
     assert float(got) == pytest.approx(float(-(p * np.log(q) + (1 - p) * np.log(1 - q)).mean()), rel=1e-6)
-    assert (distillation(z, z, m, 1.0) < distillation(z + 0.3, z, m, 1.0)).all()
+    assert (distillation(z, z, m) < distillation(z + 0.3, z, m)).all()
 
 
 def test_near_the_boundary_is_a_band_on_both_sides() -> None:
@@ -169,7 +169,7 @@ def test_the_objective_is_the_weighted_sum_that_was_configured() -> None:
     got = objective(Outputs(z, auxiliary), m, extras, config)
     full = torch.nn.functional.interpolate(auxiliary, size=(8, 8), mode="bilinear", align_corners=True)
     expected = 0.5 * bce(z, m) + 0.25 * dice(z, m) + 2 * normalised_focal(z, m)
-    expected = expected + 0.4 * normalised_focal(full, m) + 0.75 * distillation(z, -z, m, 1.0)
+    expected = expected + 0.4 * normalised_focal(full, m) + 0.75 * distillation(z, -z, m)
     apart = np.mean([1 / each.numpy().var(axis=(0, 2, 3), ddof=1).mean() for each in maps])
     assert float(got) == pytest.approx(float(expected.mean()) + 0.3 * apart, rel=1e-6)
 
@@ -177,6 +177,11 @@ def test_the_objective_is_the_weighted_sum_that_was_configured() -> None:
     band = 1 + 3 * near_boundary(m, 1)
     got = objective(Outputs(z, auxiliary), m, Extras(extras.clicks), weighed)
     assert float(got) == pytest.approx(float(bce(z, m, band).mean()), rel=1e-6)
+
+    clicked = (torch.rand(m.shape) < 0.2).float()
+    weighed = replace(config, loss=LossSettings(dice=0.0, clicked=5.0), auxiliary_weight=0)
+    got = objective(Outputs(z, auxiliary), m, Extras(extras.clicks, clicked=clicked), weighed)
+    assert float(got) == pytest.approx(float(bce(z, m, 1 + 5 * clicked).mean()), rel=1e-6)
 
 
 def test_mean_iou_counts_valid_pixels_only() -> None:

@@ -73,7 +73,7 @@ def test_a_crop_keeps_image_and_mask_aligned(data: TrainingData) -> None:
     # must be the mask's.
     rng = np.random.default_rng(0)
     for _ in range(40):
-        image, mask, _ = crop_of(*data.draw(rng), 64, rng)
+        image, mask, *_ = crop_of(*data.draw(rng), 64, rng)
         inside, outside = image[mask == 1].mean(), image[mask == 0]
         if outside.size and inside.size:
             assert inside > outside.mean() + 30
@@ -234,6 +234,30 @@ def test_a_batch_is_a_function_of_seed_and_step(data: TrainingData, config: Trai
     assert not torch.equal(make_batch(data, config, 4).image, make_batch(data, config, 3).image)
 
 
+def test_samples_as_sessions_begin_on_the_whole_photo_and_have_a_mask_elsewhere(
+    data: TrainingData, config: TrainingConfig
+) -> None:
+    clicks = replace(config.clicks, as_sessions=True, midway=True)
+    config = replace(config, mask_share=0.0, clicks=clicks)
+    whole = replace(config, view=ViewSettings(whole=1.0))
+    begun = 0
+    for number in range(20):
+        batch = make_batch(data, whole, number)
+        first = batch.rounds == 0
+        assert ((batch.clicks[first][..., 2] >= 0).sum(dim=1) == 1).all()
+        assert torch.equal(batch.midway < 0, first)
+        assert (batch.midway < batch.rounds).all()
+        begun += int(first.sum())
+    assert 0.3 < begun / 80 < 0.6  # 45 % are not iterative
+
+    part = replace(config, view=ViewSettings(kind="scaled_crop", scale=(2.0, 2.0)))
+    for number in range(20):
+        batch = make_batch(data, part, number)
+        assert (batch.rounds >= 1).all()
+        assert torch.equal(batch.midway < 1, batch.rounds == 1)
+        assert (batch.midway != 0).all()
+
+
 def test_a_batch_has_the_shapes_that_networks_take(data: TrainingData, config: TrainingConfig) -> None:
     batch = make_batch(data, config, 0)
     assert batch.image.shape == (4, 3, 64, 64)
@@ -264,7 +288,10 @@ def test_a_batch_has_the_shapes_that_networks_take(data: TrainingData, config: T
         ("steps = 5\nmixture.a = 1\nweight_decay = -1", "weight_decay: expected a number of at least 0"),
         ("steps = 5\nmixture.a = 1\nlearning_rate = nan", "learning_rate: expected a positive number"),
         ("steps = 5\nmixture.a = 1\nseed = -1", "seed: expected"),
-        ("steps = 5\nmixture.a = 1\nclicks.speed = 1", "unknown keys clicks.speed; known: eroded"),
+        (
+            "steps = 5\nmixture.a = 1\nclicks.speed = 1",
+            "unknown keys clicks.speed; known: as_sessions, eroded",
+        ),
         ("steps = 5\nmixture.a = 1\nview = 3", "view: expected a table, got 3"),
         ("steps = 5\nmixture.a = 1\nclicks.positive = 0", "clicks.positive: expected 1 to 64 clicks"),
         ("steps = 5\nmixture.a = 1\nloss = {bce = 0, dice = 0}", "weight of bce, dice, nfl or features"),

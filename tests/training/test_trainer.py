@@ -26,6 +26,7 @@ from clickmask_training.held_out import held_out_batches, held_out_iou
 from clickmask_training.optimization import learning_rate_factor
 from clickmask_training.precision import float32_depthwise
 from clickmask_training.samples import make_batch
+from clickmask_training.settings import ClickSettings
 from clickmask_training.trainer import Trainer
 
 
@@ -161,9 +162,20 @@ def test_held_out_iou_of_the_averaged_weights_is_logged_at_saves(
     run.run(data, held_out)
     first, last = log_of(tmp_path / "run")
     assert first["held_out_iou"] == ""
-    expected = held_out_iou(run.averaged, held_out_batches(held_out, run.config))
+    expected = held_out_iou(run.averaged, held_out_batches(held_out, run.config), run.config)
     assert float(last["held_out_iou"]) == pytest.approx(expected, abs=1e-4)
-    assert 0 <= expected <= 1
+
+
+def test_held_out_iou_is_that_of_the_masks(
+    data: TrainingData, config: TrainingConfig, tmp_path: Path
+) -> None:
+    """A network that says object everywhere has the share of the object in what is seen of the photo."""
+    network = trainer(config, tmp_path / "run").averaged
+    torch.nn.init.constant_(network.decoder.head.weight, 0.0)
+    torch.nn.init.constant_(network.decoder.head.bias, 5.0)
+    batches = held_out_batches(data, config)
+    shares = [((one == 1).sum() / (one != 255).sum()).item() for batch in batches for one in batch.mask]
+    assert held_out_iou(network, batches, config) == pytest.approx(np.mean(shares), abs=1e-5)
 
 
 def test_norms_freeze_at_the_averaged_statistics(
@@ -190,9 +202,68 @@ def test_a_fed_back_mask_is_zero_in_the_padding(
     inside[..., 40:] = False
     batch = batch._replace(inside=inside, rounds=torch.ones_like(batch.rounds))
     features = passes.encode(run.network, batch.image)
-    _, previous = passes.correct(run.network, features, batch, config.clicks, np.random.default_rng(0))
+    previous = passes.correct(run.network, features, batch, config.clicks, np.random.default_rng(0)).previous
     assert (previous[..., 40:] == 0).all()
     assert (previous[..., :40] > 0).any()
+
+
+def test_a_state_midway_is_what_fewer_rounds_would_have_ended_in(
+    data: TrainingData, config: TrainingConfig, tmp_path: Path
+) -> None:
+    run = trainer(config, tmp_path / "run")
+    batch = make_batch(data, config, 0)
+    one = type(batch)(*(part[:1] for part in batch))
+    features = passes.encode(run.network, one.image)
+
+    def after(rounds: int, midway: int) -> passes.Prompts:
+        told = one._replace(rounds=torch.tensor([rounds]), midway=torch.tensor([midway]))
+        return passes.correct(run.network, features, told, config.clicks, np.random.default_rng(0))
+
+    longer, shorter = after(3, 1), after(1, -1)
+    assert longer.rows.tolist() == [0, 0]
+    assert shorter.rows.tolist() == [0]
+    assert torch.equal(longer.clicks[1], shorter.clicks[0])
+    assert torch.equal(longer.previous[1], shorter.previous[0])
+    assert (longer.clicks[0, :, 2] >= 0).sum() > (shorter.clicks[0, :, 2] >= 0).sum()
+
+
+def test_states_midway_are_learnt_beside_the_others(
+    data: TrainingData, config: TrainingConfig, tmp_path: Path
+) -> None:
+    clicks = replace(config.clicks, midway=True)
+    run = trainer(replace(config, iterative_share=1.0, clicks=clicks), tmp_path / "run")
+    batch = make_batch(data, run.config, 0)
+    run.train_step(batch)
+    assert len(run._seen.logits) == len(batch.image) + int((batch.midway >= 0).sum()) > len(batch.image)
+
+
+def test_rows_of_a_batch_are_those_of_an_index_and_so_are_their_gradients() -> None:
+    batch = torch.randn(3, 4, 5, 6).contiguous(memory_format=torch.channels_last)
+    rows, weight = torch.tensor([0, 1, 2, 1]), torch.randn(4, 4, 5, 6)
+    gradients = []
+    for take in (passes.of_rows, lambda tensor, index: tensor[index]):
+        source = batch.clone().requires_grad_()
+        taken = take(source, rows)
+        assert torch.equal(taken, batch[rows])
+        (taken * weight).sum().backward()
+        gradients.append(source.grad)
+    assert torch.equal(*gradients)
+
+
+def test_the_error_that_the_newest_click_is_for_is_one_piece() -> None:
+    settings = ClickSettings(positive=1, negative=1, rounds=2)
+    mask = torch.zeros(2, 1, 6, 9, dtype=torch.uint8)
+    mask[:, :, 1:5, 1:3] = 1  # missed
+    mask[:, :, 1:5, 6:8] = 1  # missed too, and clicked on
+    mask[:, :, 4, 6:8] = 255
+    clicks = torch.full((2, 4, 3), -1.0)
+    clicks[:, 0] = torch.tensor([1.0, 1.0, 1.0])  # a random one
+    clicks[0, 2] = torch.tensor([1.0, 3.0, 1.0])
+    clicks[0, 3] = torch.tensor([7.0, 2.0, 1.0])
+    prompts = passes.Prompts(torch.arange(2), clicks, torch.zeros(2, 1, 6, 9))
+    expected = torch.zeros(2, 1, 6, 9)
+    expected[0, :, 1:4, 6:8] = 1
+    assert torch.equal(passes.clicked_errors(prompts, mask, settings), expected)
 
 
 def test_processes_click_differently(
@@ -200,10 +271,10 @@ def test_processes_click_differently(
 ) -> None:
     drawn = []
 
-    def correct(*inputs: object) -> tuple[torch.Tensor, torch.Tensor]:
+    def correct(*inputs: object) -> passes.Prompts:
         batch, rng = inputs[2], inputs[4]
         drawn.append(rng.random())
-        return batch.clicks, batch.previous_mask
+        return passes.Prompts(torch.arange(len(batch.image)), batch.clicks, batch.previous_mask)
 
     monkeypatch.setattr(passes, "correct", correct)
     for rank in (0, 1):

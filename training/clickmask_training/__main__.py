@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import torch
 
 from clickmask_models.public_checkpoints import open_checkpoint
@@ -52,6 +53,7 @@ def _train(options: argparse.Namespace) -> None:
     number("--threads", options.threads, "a positive number", 1, whole=True)
     number("--workers", options.workers, "a number of at least 0", 0, whole=True)
     torch.set_num_threads(options.threads)
+    cv2.setNumThreads(options.threads)
     config = _config(options)
     device = choose_device(options.device)
     torch.manual_seed(config.seed)

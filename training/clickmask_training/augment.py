@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clickmask.evaluation.truths import IGNORED
+from clickmask.view import Box
 from clickmask_models.presets import Crop as CropRule
 from clickmask_training.settings import ColourSettings, ViewSettings
-from clickmask_training.views import Placement, choose_placement
+from clickmask_training.views import Placement, box_placement, choose_placement
 
 _NOWHERE = 254  # no value of a mask: marks what lies outside the photo
 
@@ -20,11 +21,13 @@ class Crop(NamedTuple):
     """``image`` (h, w, 3) uint8, ``mask`` (h, w) uint8 of 0, 1, 2, 255, ``inside`` (h, w) bool.
 
     Outside, the mask is 255 and the image has no meaning: in [0, 1] it is to be the padding's colour.
+    ``whole`` tells whether the photo is all there and nothing else, as a session's first click sees it.
     """
 
     image: NDArray[np.uint8]
     mask: NDArray[np.uint8]
     inside: NDArray[np.bool_]
+    whole: bool = False
 
 
 def training_crop(
@@ -53,7 +56,8 @@ def training_crop(
         image, mask = cv2.flip(image, 0), cv2.flip(mask, 0)
     placement = choose_placement(mask, shape, view, rule, rng)
     crop = render(image, mask, shape, placement, antialias=view.antialias)
-    return crop._replace(image=recolour(crop.image, colour, rng))
+    whole = placement == box_placement(Box(0, 0, mask.shape[1], mask.shape[0]), shape[0])
+    return crop._replace(image=recolour(crop.image, colour, rng), whole=whole)
 
 
 def render(

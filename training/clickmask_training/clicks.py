@@ -24,18 +24,18 @@ def no_clicks(settings: ClickSettings) -> NDArray[np.float32]:
 
 
 def random_clicks(
-    mask: NDArray[np.uint8], settings: ClickSettings, rng: np.random.Generator
+    mask: NDArray[np.uint8], settings: ClickSettings, rng: np.random.Generator, *, alone: bool = False
 ) -> NDArray[np.float32]:
     """Random clicks for a mask: counts fall off geometrically (the sampler of RITM and CDNet).
 
     One positive click at least; ``settings.single`` of the samples have that alone, near the middle, as a
-    session begins.
+    session begins, and so have those to be ``alone``.
     """
     clicks = no_clicks(settings)
     inside = mask == 1
     if not inside.any():
         return clicks
-    if rng.random() < settings.single:
+    if rng.random() < settings.single or alone:
         points = _near_centre(inside, rng)
         negative = np.empty((0, 2), dtype=np.int64)
     else:
@@ -59,14 +59,21 @@ def corrective_click(
     Returns:
         (3,) float32 (x, y, label), or None where the prediction is right.
     """
-    missed = depth(~prediction & (mask == 1))
-    surplus = depth(prediction & ((mask == 0) | (mask == OTHER)))
+    missed = _rough_depth(~prediction & (mask == 1))
+    surplus = _rough_depth(prediction & ((mask == 0) | (mask == OTHER)))
     positive = missed.max() > surplus.max()
     errors = missed if positive else surplus
     if errors.max() == 0:
         return None
     x, y = _pick(errors > errors.max() / 2, 1, rng)[0]
     return np.array([x, y, float(positive)], dtype=np.float32)
+
+
+def _rough_depth(region: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """As ``depth``, but for the steps of a 5x5 mask, as RITM trains: a third of the time."""
+    padded = np.pad(region, 1).view(np.uint8)
+    distance = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_5)
+    return np.asarray(distance[1:-1, 1:-1], dtype=np.float32)
 
 
 def _falling(count: int, decay: float, rng: np.random.Generator) -> int:

@@ -13,6 +13,7 @@ from torch import nn
 from clickmask.evaluation.metrics import mean_iou_at, noc
 from clickmask.evaluation.run import annotate
 from clickmask.evaluation.truths import IGNORED, Masks
+from clickmask_training import passes
 from clickmask_training.config import TrainingConfig
 from clickmask_training.data import TrainingData
 from clickmask_training.losses import mean_iou
@@ -20,24 +21,27 @@ from clickmask_training.precision import autocast
 from clickmask_training.samples import Batch, make_batch
 from clickmask_training.unexported import torch_segmenter
 
-_BATCHES = 2
+_BATCHES = 4
 
 
 def held_out_batches(data: TrainingData, config: TrainingConfig) -> list[Batch]:
-    """The same few batches whenever they are asked for, with random clicks alone; none without data."""
+    """The same few batches whenever they are asked for, with clicks as in training; none without data."""
     photos = replace(config.data, copy_paste=0.0, synthetic=0.0)
-    config = replace(config, mask_share=0.0, data=photos)
+    config = replace(config, clicks=replace(config.clicks, midway=False), data=photos)
     return [make_batch(data, config, number) for number in range(_BATCHES)] if len(data) else []
 
 
 @torch.no_grad()
-def held_out_iou(network: nn.Module, batches: list[Batch], precision: str = "bf16") -> float:
-    """Mean IoU of a network in eval mode after a sample's random clicks."""
+def held_out_iou(network: nn.Module, batches: list[Batch], config: TrainingConfig) -> float:
+    """Mean IoU of a network in eval mode after a sample's clicks, corrective ones included."""
     device = next(network.parameters()).device
     values = []
-    for batch in batches:
-        with autocast(device, precision):
-            logits = network(*(part.to(device) for part in (batch.image, batch.clicks, batch.previous_mask)))
+    for number, batch in enumerate(batches):
+        rng = np.random.default_rng((config.seed, number))
+        with autocast(device, config.precision):
+            features = passes.encode(network, batch.image.to(device))
+            told = passes.correct(network, features, batch, config.clicks, rng)
+            logits = passes.decode(network, features, told.clicks, told.previous).logits
         values.append(mean_iou(logits.float(), batch.mask.to(device)))
     return float(np.mean(values))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -43,6 +44,7 @@ class Extras(NamedTuple):
         features: of the network's encoder, for a teacher's to be set beside.
         teacher: see ``Taught``, or None.
         align_corners: of the network's resizes.
+        clicked: (B, 1, H, W), 1 where the newest corrective click asks for another answer, or None.
     """
 
     clicks: Tensor
@@ -50,6 +52,7 @@ class Extras(NamedTuple):
     features: tuple[Tensor, ...] = ()
     teacher: Taught | None = None
     align_corners: bool = True
+    clicked: Tensor | None = None
 
 
 def objective(outputs: Outputs, mask: Tensor, extras: Extras, config: TrainingConfig) -> Tensor:
@@ -62,7 +65,7 @@ def objective(outputs: Outputs, mask: Tensor, extras: Extras, config: TrainingCo
         config: the run's.
     """
     settings = config.loss
-    loss = _main(outputs.logits.float(), mask, settings)
+    loss = _main(outputs.logits.float(), mask, extras.clicked, settings)
     if outputs.auxiliary is not None and config.auxiliary_weight:
         auxiliary = _auxiliary(outputs.auxiliary.float(), mask, settings, extras.align_corners)
         loss = loss + config.auxiliary_weight * auxiliary
@@ -73,20 +76,22 @@ def objective(outputs: Outputs, mask: Tensor, extras: Extras, config: TrainingCo
         loss = loss + settings.latent * diverse + settings.click * click
     if settings.distillation:
         taught = extras.teacher.logits.float()
-        per_sample = distillation(outputs.logits.float(), taught, mask, settings.temperature)
+        per_sample = distillation(outputs.logits.float(), taught, mask)
         loss = loss + settings.distillation * per_sample.mean()
     if settings.features:
         loss = loss + settings.features * feature_distance(extras.features, extras.teacher.features)
     return loss
 
 
-def _main(logits: Tensor, mask: Tensor, settings: LossSettings) -> Tensor:
+def _main(logits: Tensor, mask: Tensor, clicked: Tensor | None, settings: LossSettings) -> Tensor:
     """Of the network's logits: (), the mean over the samples."""
     total = logits.new_zeros(len(logits))
     if settings.bce:
-        weight = None
+        weight = torch.ones_like(logits)
         if settings.boundary:
-            weight = 1 + settings.boundary * near_boundary(mask, settings.boundary_width)
+            weight += settings.boundary * near_boundary(mask, settings.boundary_width)
+        if clicked is not None:
+            weight += settings.clicked * clicked
         total = total + settings.bce * bce(logits, mask, weight)
     if settings.dice:
         total = total + settings.dice * dice(logits, mask)

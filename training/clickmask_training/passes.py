@@ -6,11 +6,14 @@ And corrective clicks: what a person would click next on the network's own error
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from clickmask.evaluation.truths import IGNORED
 from clickmask_models.encode_once import EncodeOnce
 from clickmask_models.outputs import Outputs
 from clickmask_training.clicks import corrective_click
@@ -18,6 +21,20 @@ from clickmask_training.samples import Batch
 from clickmask_training.settings import ClickSettings
 
 Features = tuple[Tensor, ...]
+
+
+class Prompts(NamedTuple):
+    """What a network is told of images, beside their features.
+
+    Attributes:
+        rows: (N,) int64, of the batch, on the host: whose image it is.
+        clicks: (N, M, 3).
+        previous: (N, 1, H, W) float32.
+    """
+
+    rows: Tensor
+    clicks: Tensor
+    previous: Tensor
 
 
 def encode(network: nn.Module, image: Tensor) -> Features:
@@ -30,6 +47,15 @@ def decode(network: nn.Module, features: Features, clicks: Tensor, previous_mask
     if isinstance(network, EncodeOnce):
         return network.decode_with_auxiliary(features, compact(clicks), previous_mask)
     return network.forward_with_auxiliary(*features, compact(clicks), previous_mask)
+
+
+def of_rows(batch: Tensor, rows: Tensor) -> Tensor:
+    """Some images of a batch, (N, ...), an image perhaps several times.
+
+    Cut and joined: on a CPU an index costs ten times as much on the way back.
+    """
+    parts = batch.split(1)
+    return torch.cat([parts[row] for row in rows.tolist()])
 
 
 def align_corners(network: nn.Module) -> bool:
@@ -47,21 +73,23 @@ def compact(clicks: Tensor) -> Tensor:
 @torch.no_grad()
 def correct(
     network: nn.Module, features: Features, batch: Batch, settings: ClickSettings, rng: np.random.Generator
-) -> tuple[Tensor, Tensor]:
+) -> Prompts:
     """Corrective clicks on the network's own errors, one a round; call it in eval mode.
 
     An encoder is paid once for all rounds. Samples with and without a previous mask stay in one batch, since
     batch norm would otherwise learn statistics that fit neither.
 
     Returns:
-        The batch's clicks and previous masks with those of the rounds, (B, M, 3) and (B, 1, H, W), on the
-        features' device.
+        What is to be learnt: the batch after its rounds, and then the states midway.
     """
     device = features[0].device
     clicks, previous = batch.clicks.clone(), batch.previous_mask.to(device, copy=True)
     inside = batch.inside.to(device)
     first = settings.positive + settings.negative
+    midway = []
     for round_ in range(int(batch.rounds.max())):
+        kept = torch.nonzero(batch.midway == round_).squeeze(1)
+        midway.append(Prompts(kept, clicks[kept], previous[kept.to(device)]))
         active = torch.nonzero(batch.rounds > round_).squeeze(1)
         there = active.to(device)
         logits = decode(
@@ -73,7 +101,35 @@ def correct(
         previous[there] = torch.sigmoid(logits.float()) * inside[there]
         predicted = (previous[there, 0] > settings.threshold).cpu().numpy()
         _add_clicks(clicks, predicted, batch.mask, active.tolist(), first + round_, rng)
-    return clicks.to(device), previous
+    learnt = [Prompts(torch.arange(len(clicks)), clicks, previous), *midway]
+    rows, rows_clicks, rows_previous = (torch.cat(column) for column in zip(*learnt, strict=True))
+    return Prompts(rows, rows_clicks.to(device), rows_previous)
+
+
+def clicked_errors(prompts: Prompts, mask: Tensor, settings: ClickSettings) -> Tensor:
+    """Where the newest corrective clicks ask for another answer: the piece of the error that each lies in.
+
+    Args:
+        prompts: N of them.
+        mask: (N, 1, H, W) uint8 of 0, 1, 255.
+        settings: those that ``correct`` had.
+
+    Returns:
+        (N, 1, H, W) float32 of 0 and 1, on the previous masks' device; 0 for those without such a click.
+    """
+    first = settings.positive + settings.negative
+    found = np.zeros((len(mask), *mask.shape[2:]), np.float32)
+    predicted = (prompts.previous[:, 0] > settings.threshold).cpu().numpy()
+    for piece, rows, prediction, truth in zip(
+        found, prompts.clicks[:, first:].cpu().numpy(), predicted, mask[:, 0].cpu().numpy(), strict=True
+    ):
+        made = rows[rows[:, 2] >= 0]
+        if len(made):
+            wrong = (prediction != (truth == 1)) & (truth != IGNORED)
+            _, pieces = cv2.connectedComponents(wrong.view(np.uint8), connectivity=4)
+            x, y = made[-1, :2].astype(int)
+            piece[:] = wrong & (pieces == pieces[y, x])
+    return torch.from_numpy(found).unsqueeze(1).to(prompts.previous.device)
 
 
 def _add_clicks(

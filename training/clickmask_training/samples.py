@@ -35,6 +35,7 @@ class Batch(NamedTuple):
         clicks: (B, M, 3) float32 (x, y, label).
         previous_mask: (B, 1, H, W) float32; zero but for samples that start from a mask.
         rounds: (B,) int64 corrective clicks still to be made on the network's own predictions.
+        midway: (B,) int64, fewer than ``rounds``: of them after which a state is learnt too; -1 for none.
         inside: (B, 1, H, W) bool, False in the padding: there the image has the network's mean colour, the
             mask is 255 and any previous mask 0, as at run time.
     """
@@ -44,6 +45,7 @@ class Batch(NamedTuple):
     clicks: Tensor
     previous_mask: Tensor
     rounds: Tensor
+    midway: Tensor
     inside: Tensor
 
 
@@ -55,7 +57,7 @@ def make_batch(data: TrainingData, config: TrainingConfig, number: int) -> Batch
     count = max(2, round(config.batch_pixels / (height * width)))
     shared = _rounds(config, rng) if config.clicks.same_rounds else None
     samples = [_sample(data, config, (height, width), shared, rng) for _ in range(count)]
-    images, masks, clicks, previous, rounds_left, inside = (
+    images, masks, clicks, previous, rounds_left, midway, inside = (
         np.stack(column) for column in zip(*samples, strict=True)
     )
     shown = torch.from_numpy(inside).unsqueeze(1)
@@ -67,6 +69,7 @@ def make_batch(data: TrainingData, config: TrainingConfig, number: int) -> Batch
         torch.from_numpy(clicks),
         torch.from_numpy(previous).unsqueeze(1),
         torch.from_numpy(rounds_left),
+        torch.from_numpy(midway),
         shown,
     )
 
@@ -133,7 +136,7 @@ def _sample(
     shared: int | None,
     rng: np.random.Generator,
 ) -> tuple[NDArray[Any], ...]:
-    """Image, mask, clicks, previous mask, rounds and inside, as in ``Batch`` but channels last and uint8.
+    """What ``Batch`` has of one sample, in its order, but channels last and uint8.
 
     ``shared`` are the rounds of the whole batch; None draws the sample's own.
     """
@@ -145,16 +148,22 @@ def _sample(
             break
     previous = np.zeros(shape, dtype=np.float32)
     rounds = _rounds(config, rng) if shared is None else shared
+    least = 0  # corrective clicks before a state that a session comes to
     if rng.random() < config.mask_share:
         previous = damaged_mask(crop.mask, rng) * crop.inside
         clicks = no_clicks(config.clicks)
         click = corrective_click(previous > 0.5, crop.mask, rng)
         if click is not None:
             clicks[0] = click
+    elif config.clicks.as_sessions:
+        least = 0 if crop.whole else 1
+        rounds = max(rounds, least)
+        clicks = random_clicks(crop.mask, config.clicks, rng, alone=rounds == 0)
     else:
         clicks = random_clicks(crop.mask, config.clicks, rng)
+    midway = int(rng.integers(least, rounds)) if config.clicks.midway and rounds > least else -1
     mask = np.where(crop.mask == OTHER, np.uint8(0), crop.mask)
-    return crop.image, mask, clicks, previous, np.array(rounds), crop.inside
+    return crop.image, mask, clicks, previous, np.array(rounds), np.array(midway), crop.inside
 
 
 def _rounds(config: TrainingConfig, rng: np.random.Generator) -> int:

@@ -102,6 +102,10 @@ class ClickSettings:
         rounds: most corrective clicks; ``iterative_share`` of the samples get 1 to this many.
         same_rounds: whether a batch draws them once for all its samples, as the public code does; each sample
             draws its own otherwise.
+        as_sessions: whether samples are states that a session comes to: of the whole photo one click alone,
+            or corrected; of any other view corrected ones only, as a session that looks there has a mask.
+        midway: whether one more state of a corrected sample is learnt, at the cost of a decoder's pass: that
+            after some of its corrective clicks.
         threshold: probability above which a pixel counts as object when errors are looked for.
     """
 
@@ -116,6 +120,8 @@ class ClickSettings:
     on_others: float = 0.0
     rounds: int = 3
     same_rounds: bool = False
+    as_sessions: bool = False
+    midway: bool = False
     threshold: float = 0.5
 
     def __post_init__(self) -> None:
@@ -126,7 +132,7 @@ class ClickSettings:
             number(f"clicks.{name}", getattr(self, name), "a positive number below or at 1", TINY, 1)
         for name in ("single", "eroded", "near", "on_others"):
             share(f"clicks.{name}", getattr(self, name))
-        for name in ("first_near_centre", "same_rounds"):
+        for name in ("first_near_centre", "same_rounds", "as_sessions", "midway"):
             flag(f"clicks.{name}", getattr(self, name))
         if self.near + self.on_others > 1:
             together = self.near + self.on_others
@@ -154,9 +160,10 @@ class LossSettings:
         click_map: what "around" is: ``gaussian`` of sigma 10, for each sample apart (paper), or ``disk`` of
             radius 5 with 0.01 elsewhere, over the batch (public code).
         boundary: extra weight of pixels near the object's border in ``bce``.
+        clicked: extra weight of the error in which the newest corrective click lies, in ``bce``: few pixels,
+            those that a person asks for.
         boundary_width: how near, in pixels.
         distillation: cross-entropy with the probabilities of the network given as --teacher.
-        temperature: what the teacher's logits are divided by.
         features: distance from the features that the encoder of --teacher gives; encode-once networks only,
             of the same ``widths`` at stride 16. With no loss of masks beside it nothing is decoded: only the
             encoder learns, in less than a third of a step's time, and no setting of clicks or masks is used.
@@ -172,12 +179,13 @@ class LossSettings:
     click_map: Literal["gaussian", "disk"] = "gaussian"
     boundary: float = 0.0
     boundary_width: int = 3
+    clicked: float = 0.0
     distillation: float = 0.0
-    temperature: float = 1.0
     features: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("bce", "dice", "nfl", "latent", "click", "boundary", "distillation", "features"):
+        weights = ("bce", "dice", "nfl", "latent", "click", "boundary", "clicked", "distillation", "features")
+        for name in weights:
             number(f"loss.{name}", getattr(self, name), "a weight of at least 0", 0)
         if not self.of_masks and not self.features:
             raise ConfigError("loss: expected a positive weight of bce, dice, nfl or features, got 0 for all")
@@ -185,14 +193,14 @@ class LossSettings:
         choice("loss.click_map", self.click_map, ("gaussian", "disk"))
         number("loss.latent_heads", self.latent_heads, "0 to 16 heads", 0, 16, whole=True)
         number("loss.boundary_width", self.boundary_width, "1 to 64 pixels", 1, 64, whole=True)
-        number("loss.temperature", self.temperature, "a positive number", TINY)
         if not self.of_masks and (self.distillation or self.latent_heads):
             raise ConfigError(
                 "loss: expected bce, dice or nfl beside distillation and latent_heads, got 0 for all three; "
                 "with loss.features alone nothing is decoded"
             )
-        if self.boundary and not self.bce:
-            raise ConfigError("loss.boundary: expected bce to weigh, but loss.bce is 0")
+        for name in ("boundary", "clicked"):
+            if getattr(self, name) and not self.bce:
+                raise ConfigError(f"loss.{name}: expected bce to weigh, but loss.bce is 0")
 
     @property
     def of_masks(self) -> bool:

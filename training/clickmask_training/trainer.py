@@ -197,15 +197,21 @@ class Trainer:
         with autocast(self.device, self.config.precision):
             features = passes.encode(self.network, image)
             self.network.eval()  # a person's next click is an answer to what the run time would show
-            clicks, previous = passes.correct(self.network, features, batch, self.config.clicks, rng)
+            prompts = passes.correct(self.network, features, batch, self.config.clicks, rng)
             self._set_modes()
-            outputs = passes.decode(self.network, features, clicks, previous)
+            if self.config.clicks.midway:
+                image, *features = (passes.of_rows(part, prompts.rows) for part in (image, *features))
+            outputs = passes.decode(self.network, tuple(features), prompts.clicks, prompts.previous)
             latent = self.heads() if self.heads is not None else None
-            taught = None if self._teacher is None else self._taught(image, clicks, previous)
-        mask = batch.mask.to(self.device)
-        extras = Extras(clicks, latent, features, taught, passes.align_corners(self.network))
+            taught = None if self._teacher is None else self._taught(image, prompts)
+        mask = batch.mask[prompts.rows].to(self.device)
+        clicked = None
+        if self.config.loss.clicked:
+            clicked = passes.clicked_errors(prompts, mask, self.config.clicks)
+        resizes = passes.align_corners(self.network)
+        extras = Extras(prompts.clicks, latent, tuple(features), taught, resizes, clicked)
         logits = outputs.logits.detach()
-        self._seen = Seen(image, mask, clicks, previous, logits)
+        self._seen = Seen(image, mask, prompts.clicks, prompts.previous, logits)
         return objective(outputs, mask, extras, self.config), mean_iou(logits, mask)
 
     def _feature_loss(self, image: Tensor) -> Tensor:
@@ -217,11 +223,12 @@ class Trainer:
         return self.config.loss.features * feature_distance(ours, theirs)
 
     @torch.no_grad()
-    def _taught(self, image: Tensor, clicks: Tensor, previous: Tensor) -> Taught:
+    def _taught(self, image: Tensor, prompts: passes.Prompts) -> Taught:
         features = passes.encode(self._teacher, image)
         if not self.config.loss.distillation:
             return Taught(features, None)
-        return Taught(features, passes.decode(self._teacher, features, clicks, previous).logits)
+        outputs = passes.decode(self._teacher, features, prompts.clicks, prompts.previous)
+        return Taught(features, outputs.logits)
 
     def _set_modes(self) -> None:
         frozen = self.step >= (1 - self.config.frozen_norm_share) * self.config.steps

@@ -87,7 +87,7 @@ class Watch:
         """What held-out images say of the averaged weights."""
         found: dict[str, object] = {}
         if self._probe:
-            found["held_out_iou"] = f"{held_out_iou(averaged, self._probe, self._config.precision):.4f}"
+            found["held_out_iou"] = f"{held_out_iou(averaged, self._probe, self._config):.4f}"
         if self._robot and (last or step - self._checked >= self._config.validation.every):
             found |= self._robot.run(averaged)
             self._checked = step
