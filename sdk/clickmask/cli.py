@@ -42,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: A wrong command line (status 2), ``--help`` or ``--version`` (0).
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # names that a console cannot show end no command
+        # Names that a console cannot show end no command; what escapes them already, as in C's locale, stays.
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser(words).parse_args(words)

@@ -228,14 +228,16 @@ def test_truths_that_cannot_be_measured_are_all_named_before_the_work(
     words: list[str], dataset: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command, "here", None)
-    first, second = sorted((dataset / "masks").iterdir())[:2]
+    first, second, third = sorted((dataset / "masks").iterdir())[:3]
     Image.fromarray(np.zeros_like(Image.open(first))).save(first)
     picture = dataset / "images" / second.name
     Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(picture)
+    (dataset / "images" / third.name).write_bytes(b"no picture")
     assert main(words) == 1
     out, err = capsys.readouterr()
     assert out == ""
     assert f"{first.stem}" in err
     assert "got no pixel; " in err
     assert "expected image and mask of one size, got (9, 9)" in err
+    assert "expected a picture that OpenCV reads" in err
     assert "mend these" in err

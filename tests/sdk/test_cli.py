@@ -353,3 +353,17 @@ def test_python_m_clickmask_is_the_command(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("clickmask: error: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_name_that_the_console_cannot_show_ends_no_command(tmp_path: Path) -> None:
+    (tmp_path / "\u65e5\u672c").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "clickmask", "doctor", "\u65e5\u672c"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": "cp437:strict"},
+        capture_output=True,
+        text=True,
+        encoding="cp437",
+    )
+    assert "Traceback" not in done.stderr
+    assert "\\u65e5\\u672c" in done.stdout

@@ -150,6 +150,12 @@ def test_run_lengths_that_cannot_be_are_refused(encoded) -> None:
         rle_decode(encoded)
 
 
+def test_run_lengths_that_memory_cannot_hold_are_refused() -> None:
+    side, counts = 1 << 24, np.full(1 << 10, 1 << 38)  # more bytes than a process can address
+    with pytest.raises(InvalidInputError, match="a mask that memory holds"):
+        rle_decode({"size": [side, side], "counts": mask_module._compress(counts)})
+
+
 def test_tight_box() -> None:
     assert mask_box(RING) == (1, 1, 5, 4)
     assert mask_box(np.zeros((3, 4), bool)) is None

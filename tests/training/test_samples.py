@@ -244,7 +244,8 @@ def test_samples_as_sessions_begin_on_the_whole_photo_and_have_a_mask_elsewhere(
     for number in range(20):
         batch = make_batch(data, whole, number)
         first = batch.rounds == 0
-        assert ((batch.clicks[first][..., 2] >= 0).sum(dim=1) == 1).all()
+        learnt = first | (batch.midway == 0)
+        assert ((batch.clicks[learnt][..., 2] >= 0).sum(dim=1) == 1).all()
         assert torch.equal(batch.midway < 0, first)
         assert (batch.midway < batch.rounds).all()
         begun += int(first.sum())
@@ -311,6 +312,10 @@ def test_a_batch_has_the_shapes_that_networks_take(data: TrainingData, config: T
         ("steps = 5\nmixture.a = 1\nschedule = 'constant'\ndrops = [3]", "none with another, got .3."),
         ("steps = 5\nmixture.a = 1\ncrop_sizes.320x480 = 1", "crop_sizes: expected squares"),
         ("steps = 5\nmixture.a = 1\ndata = {synthetic = 0.6, copy_paste = 0.6}", "sum of at most 1, got 1.2"),
+        (
+            "steps = 5\nmixture.a = 1\nclicks = {as_sessions = true, same_rounds = true}",
+            "no clicks.same_rounds",
+        ),
     ],
 )
 def test_bad_configurations_are_named(tmp_path: Path, text: str, message: str) -> None:
@@ -320,6 +325,7 @@ def test_bad_configurations_are_named(tmp_path: Path, text: str, message: str) -
         read_config(path)
 
 
-def test_the_shipped_configuration_names_real_folders(root: Path, shared: Path) -> None:
-    for name in read_config(root / "training/configs/default.toml").mixture:
+@pytest.mark.parametrize("recipe", ["default", "default_continued"])
+def test_the_shipped_configurations_name_real_folders(root: Path, shared: Path, recipe: str) -> None:
+    for name in read_config(root / f"training/configs/{recipe}.toml").mixture:
         assert (shared / "data/train" / name / "instances.json").is_file()

@@ -234,16 +234,18 @@ def test_states_midway_are_learnt_beside_the_others(
     run = trainer(replace(config, iterative_share=1.0, clicks=clicks), tmp_path / "run")
     batch = make_batch(data, run.config, 0)
     run.train_step(batch)
-    assert len(run._seen.logits) == len(batch.image) + int((batch.midway >= 0).sum()) > len(batch.image)
+    learnt = len(batch.image) + int((batch.midway >= 0).sum())
+    assert len(run._seen.logits) == len(run._seen.mask) == learnt > len(batch.image)
 
 
 def test_rows_of_a_batch_are_those_of_an_index_and_so_are_their_gradients() -> None:
     batch = torch.randn(3, 4, 5, 6).contiguous(memory_format=torch.channels_last)
     rows, weight = torch.tensor([0, 1, 2, 1]), torch.randn(4, 4, 5, 6)
+    prompts = passes.Prompts(rows, torch.zeros(4, 1, 3), torch.zeros(4, 1, 5, 6))
     gradients = []
-    for take in (passes.of_rows, lambda tensor, index: tensor[index]):
+    for take in (lambda tensor: passes.told((tensor,), prompts)[0], lambda tensor: tensor[rows]):
         source = batch.clone().requires_grad_()
-        taken = take(source, rows)
+        taken = take(source)
         assert torch.equal(taken, batch[rows])
         (taken * weight).sum().backward()
         gradients.append(source.grad)

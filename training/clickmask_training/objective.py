@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -87,11 +86,11 @@ def _main(logits: Tensor, mask: Tensor, clicked: Tensor | None, settings: LossSe
     """Of the network's logits: (), the mean over the samples."""
     total = logits.new_zeros(len(logits))
     if settings.bce:
-        weight = torch.ones_like(logits)
+        weight = None
         if settings.boundary:
-            weight += settings.boundary * near_boundary(mask, settings.boundary_width)
+            weight = 1 + settings.boundary * near_boundary(mask, settings.boundary_width)
         if clicked is not None:
-            weight += settings.clicked * clicked
+            weight = (1 if weight is None else weight) + settings.clicked * clicked
         total = total + settings.bce * bce(logits, mask, weight)
     if settings.dice:
         total = total + settings.dice * dice(logits, mask)

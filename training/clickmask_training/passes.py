@@ -49,13 +49,14 @@ def decode(network: nn.Module, features: Features, clicks: Tensor, previous_mask
     return network.forward_with_auxiliary(*features, compact(clicks), previous_mask)
 
 
-def of_rows(batch: Tensor, rows: Tensor) -> Tensor:
-    """Some images of a batch, (N, ...), an image perhaps several times.
-
-    Cut and joined: on a CPU an index costs ten times as much on the way back.
-    """
-    parts = batch.split(1)
-    return torch.cat([parts[row] for row in rows.tolist()])
+def told(features: Features, prompts: Prompts) -> Features:
+    """The features of the images that prompts are about, in the prompts' order."""
+    rows = prompts.rows.tolist()
+    if rows == list(range(len(features[0]))):
+        return features
+    # Cut and joined: on a CPU an index costs ten times as much on the way back.
+    cut = [feature.split(1) for feature in features]
+    return tuple(torch.cat([parts[row] for row in rows]) for parts in cut)
 
 
 def align_corners(network: nn.Module) -> bool:

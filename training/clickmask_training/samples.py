@@ -35,7 +35,8 @@ class Batch(NamedTuple):
         clicks: (B, M, 3) float32 (x, y, label).
         previous_mask: (B, 1, H, W) float32; zero but for samples that start from a mask.
         rounds: (B,) int64 corrective clicks still to be made on the network's own predictions.
-        midway: (B,) int64, fewer than ``rounds``: of them after which a state is learnt too; -1 for none.
+        midway: (B,) int64 after how many of the corrective clicks, 0 to ``rounds`` - 1, one more state is
+            learnt; -1 for none.
         inside: (B, 1, H, W) bool, False in the padding: there the image has the network's mean colour, the
             mask is 255 and any previous mask 0, as at run time.
     """
@@ -148,20 +149,20 @@ def _sample(
             break
     previous = np.zeros(shape, dtype=np.float32)
     rounds = _rounds(config, rng) if shared is None else shared
-    least = 0  # corrective clicks before a state that a session comes to
-    if rng.random() < config.mask_share:
+    masked = rng.random() < config.mask_share
+    # Corrective clicks before a state that a session comes to:
+    least = int(config.clicks.as_sessions and not masked and not crop.whole)
+    rounds = max(rounds, least)
+    midway = int(rng.integers(least, rounds)) if config.clicks.midway and rounds > least else -1
+    if masked:
         previous = damaged_mask(crop.mask, rng) * crop.inside
         clicks = no_clicks(config.clicks)
         click = corrective_click(previous > 0.5, crop.mask, rng)
         if click is not None:
             clicks[0] = click
-    elif config.clicks.as_sessions:
-        least = 0 if crop.whole else 1
-        rounds = max(rounds, least)
-        clicks = random_clicks(crop.mask, config.clicks, rng, alone=rounds == 0)
     else:
-        clicks = random_clicks(crop.mask, config.clicks, rng)
-    midway = int(rng.integers(least, rounds)) if config.clicks.midway and rounds > least else -1
+        alone = config.clicks.as_sessions and 0 in (rounds, midway)
+        clicks = random_clicks(crop.mask, config.clicks, rng, alone=alone)
     mask = np.where(crop.mask == OTHER, np.uint8(0), crop.mask)
     return crop.image, mask, clicks, previous, np.array(rounds), np.array(midway), crop.inside
 

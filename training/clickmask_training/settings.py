@@ -134,6 +134,11 @@ class ClickSettings:
             share(f"clicks.{name}", getattr(self, name))
         for name in ("first_near_centre", "same_rounds", "as_sessions", "midway"):
             flag(f"clicks.{name}", getattr(self, name))
+        if self.as_sessions and self.same_rounds:
+            raise ConfigError(
+                "clicks.as_sessions: expected no clicks.same_rounds beside it, as how many rounds a sample "
+                "has depends on its view"
+            )
         if self.near + self.on_others > 1:
             together = self.near + self.on_others
             raise ConfigError(f"clicks.near, clicks.on_others: expected a sum of at most 1, got {together}")

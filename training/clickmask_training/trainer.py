@@ -199,18 +199,18 @@ class Trainer:
             self.network.eval()  # a person's next click is an answer to what the run time would show
             prompts = passes.correct(self.network, features, batch, self.config.clicks, rng)
             self._set_modes()
-            if self.config.clicks.midway:
-                image, *features = (passes.of_rows(part, prompts.rows) for part in (image, *features))
-            outputs = passes.decode(self.network, tuple(features), prompts.clicks, prompts.previous)
+            outputs = passes.decode(
+                self.network, passes.told(features, prompts), prompts.clicks, prompts.previous
+            )
             latent = self.heads() if self.heads is not None else None
             taught = None if self._teacher is None else self._taught(image, prompts)
-        mask = batch.mask[prompts.rows].to(self.device)
+        truth = batch.mask[prompts.rows]
         clicked = None
         if self.config.loss.clicked:
-            clicked = passes.clicked_errors(prompts, mask, self.config.clicks)
+            clicked = passes.clicked_errors(prompts, truth, self.config.clicks)
         resizes = passes.align_corners(self.network)
-        extras = Extras(prompts.clicks, latent, tuple(features), taught, resizes, clicked)
-        logits = outputs.logits.detach()
+        extras = Extras(prompts.clicks, latent, features, taught, resizes, clicked)
+        logits, mask = outputs.logits.detach(), truth.to(self.device)
         self._seen = Seen(image, mask, prompts.clicks, prompts.previous, logits)
         return objective(outputs, mask, extras, self.config), mean_iou(logits, mask)
 
@@ -227,8 +227,8 @@ class Trainer:
         features = passes.encode(self._teacher, image)
         if not self.config.loss.distillation:
             return Taught(features, None)
-        outputs = passes.decode(self._teacher, features, prompts.clicks, prompts.previous)
-        return Taught(features, outputs.logits)
+        told = passes.told(features, prompts)
+        return Taught(features, passes.decode(self._teacher, told, prompts.clicks, prompts.previous).logits)
 
     def _set_modes(self) -> None:
         frozen = self.step >= (1 - self.config.frozen_norm_share) * self.config.steps

@@ -11,12 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clickmask.clicks import Click
-from clickmask.errors import InvalidInputError
 from clickmask.evaluation.boundary import BoundaryTruth
 from clickmask.evaluation.methods import Annotator
 from clickmask.evaluation.metrics import iou
 from clickmask.evaluation.robot import next_click
-from clickmask.evaluation.samples import Sample
+from clickmask.evaluation.samples import Sample, fitting_truth
 from clickmask.mask import rle
 
 
@@ -112,9 +111,4 @@ def annotate(annotator: Annotator, sample: Sample, limit: int, until: float | No
 
 def _read(sample: Sample) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.bool_]]:
     image = sample.image()
-    truth, ignored = sample.truth()
-    if image.shape[:2] != truth.shape:
-        raise InvalidInputError(
-            f"{sample.name}: expected image and mask of one size, got {image.shape[:2]} and {truth.shape}"
-        )
-    return image, truth, ignored
+    return image, *fitting_truth(sample, image.shape[:2])

@@ -71,23 +71,39 @@ def check_samples(samples: Sequence[Sample], where: Path) -> None:
         )
 
 
+def fitting_truth(sample: Sample, shape: tuple[int, ...]) -> Masks:
+    """A sample's truth, which an image of (height, width) ``shape`` has the size of.
+
+    Raises:
+        InvalidInputError: it has not, or no pixel is object.
+    """
+    truth, ignored = sample.truth()
+    if truth.shape != shape:
+        raise InvalidInputError(
+            f"{sample.name}: expected image and mask of one size, got {shape} and {truth.shape}"
+        )
+    return truth, ignored
+
+
 def check_truths(samples: Sequence[Sample], where: Path) -> None:
     """Refuse what could not be measured: reads every image and truth, so that no hour's work meets it later.
 
     Raises:
-        InvalidInputError: a truth without an object or of another size than its image; the first are named.
+        InvalidInputError: an image that cannot be read, a truth without an object or of another size than its
+            image; the first few are named.
     """
-    wrong, last, shape = [], None, ()
+    wrong: list[str] = []
+    last: Path | None = None
+    shape: tuple[int, ...] | None = None
     for sample in samples:
-        if sample.image_path != last:  # the objects of an image follow each other
-            last, shape = sample.image_path, sample.image().shape[:2]
         try:
-            truth, _ = sample.truth()
+            if sample.image_path != last:  # the objects of an image follow each other
+                last, shape = sample.image_path, None
+                shape = sample.image().shape[:2]
+            if shape is not None:  # else told already
+                fitting_truth(sample, shape)
         except InvalidInputError as error:
             wrong.append(str(error))
-            continue
-        if truth.shape != shape:
-            wrong.append(f"{sample.name}: expected image and mask of one size, got {shape} and {truth.shape}")
     if wrong:
         raise InvalidInputError(
             f"{where}: {few(wrong, '; ')}; mend these or take image and mask out of the folder"
