@@ -343,7 +343,15 @@ def test_a_broken_coco_file_is_refused(tmp_path: Path, changes: dict[str, Any]) 
         read_dataset(tmp_path)
 
 
-@pytest.mark.parametrize("segmentation", ["x", 3, [[1.0, 2.0]], [[1.0, 2.0, 3.0]], [["a"] * 6]])
+def test_annotations_of_images_that_the_file_does_not_list_are_named(tmp_path: Path) -> None:
+    write_coco(tmp_path, annotations=[{"id": 1, "image_id": 7, "area": 9.0, "segmentation": [SQUARE]}])
+    with pytest.raises(InvalidInputError, match="images that it does not list: 7"):
+        read_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "segmentation", ["x", 3, [[1.0, 2.0]], [[1.0, 2.0, 3.0]], [["a"] * 6], [[float("nan")] * 6]]
+)
 def test_a_broken_segmentation_is_refused(segmentation: object) -> None:
     with pytest.raises(InvalidInputError, match="expected"):
         coco_mask(segmentation, (10, 10))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,17 @@ from clickmask import picture_files
 from clickmask.clicks import Click
 from clickmask.errors import InvalidInputError
 from clickmask.picture_files import check_target, overlay, read_picture, write_picture
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_picture_comes_through_a_pipe(tmp_path: Path) -> None:
+    image = np.arange(8 * 16 * 3, dtype=np.uint8).reshape(8, 16, 3)
+    os.mkfifo(tmp_path / "pipe")
+    data = cv2.imencode(".png", image[..., ::-1])[1].tobytes()
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(data,))
+    writer.start()
+    np.testing.assert_array_equal(read_picture(tmp_path / "pipe"), image)
+    writer.join()
 
 
 def test_picture_is_turned_as_its_exif_says(tmp_path: Path) -> None:
