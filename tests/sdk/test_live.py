@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -289,9 +290,30 @@ def test_a_callback_of_a_cancelled_preview_may_call_again(live: LiveSession) -> 
     assert [click.x for click in live.session.clicks] == [30]
 
 
-def test_the_documents_snippet_does_what_it_says() -> None:
+def snippets() -> list[str]:
     text = (Path(__file__).parents[2] / "docs/threads.md").read_text()
-    (code,) = re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    return re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_an_overtaken_click_ends_no_task_of_the_documents_second_snippet(live: LiveSession) -> None:
+    masks: list[np.ndarray] = []
+    names = {"asyncio": asyncio, "live": live, "show": masks.append}
+    exec(snippets()[1], names)  # noqa: S102 - our own document
+    gate = Gate(live)
+
+    async def clicks() -> list[Any]:
+        tasks = [asyncio.create_task(names["click"](x, 60)) for x in (20, 60, 100)]
+        await asyncio.sleep(0)  # all are asked for, and none has begun
+        threading.Thread(target=gate.open).start()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert asyncio.run(clicks()) == [None, None, None]
+    assert len(masks) == 1
+    assert len(live.session.clicks) == 3
+
+
+def test_the_documents_snippet_does_what_it_says() -> None:
+    code = snippets()[0]
     masks: list[np.ndarray] = []
     names = {
         "segmenter": make_segmenter(),
