@@ -63,8 +63,9 @@ def test_layers_carry_the_names_of_the_networks_modules(report):
     assert {"encoder", "decoder"} <= set(layers)
     for graph, rows in layers.items():
         assert sum(row["share"] for row in rows) == pytest.approx(1.0)
-        named = sum(row["share"] for row in rows if row["module"] != RUNTIME)
-        assert named > 0.7, graph
+        # Of the nodes, not of the time, which a busy machine may spend anywhere.
+        named = sum(row["nodes"] for row in rows if row["module"] != RUNTIME)
+        assert named > 0.9 * sum(row["nodes"] for row in rows), graph
     assert any(row["module"].startswith("network.backbone/features.") for row in layers["encoder"])
     assert any("feature_diffusion" in row["module"] for row in layers["decoder"])
 
