@@ -174,20 +174,16 @@ def pixels_of(image: Any, backend: Backend) -> Pixels:
         InvalidInputError: no such image.
         BackendUnavailableError: a GPU image where that cannot be used; the message says what to do.
     """
-    if not _is_on_device(image):
+    from .backends.dlpack import in_host_memory
+
+    # In this order: of a tensor that records gradients, torch has the first and raises at the second.
+    exports = hasattr(image, "__dlpack__") or hasattr(image, "__cuda_array_interface__")
+    if in_host_memory(image) or not exports:
         manifest = backend.manifest  # what is no image is told what one is
         return HostPixels(image, manifest.input.pad, manifest.threshold).uploaded(backend)
     from .backends.device_pixels import device_pixels
 
     return device_pixels(image, backend)
-
-
-def _is_on_device(image: Any) -> bool:
-    from .backends.dlpack import HOST
-
-    if hasattr(image, "__dlpack_device__"):  # asked first: torch's other property raises for gradients
-        return int(image.__dlpack_device__()[0]) != HOST
-    return hasattr(image, "__cuda_array_interface__") or hasattr(image, "__dlpack__")
 
 
 def sha256(pixels: Pixels) -> str:

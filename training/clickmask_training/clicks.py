@@ -59,21 +59,14 @@ def corrective_click(
     Returns:
         (3,) float32 (x, y, label), or None where the prediction is right.
     """
-    missed = _rough_depth(~prediction & (mask == 1))
-    surplus = _rough_depth(prediction & ((mask == 0) | (mask == OTHER)))
+    missed = depth(~prediction & (mask == 1), cv2.DIST_MASK_5)  # as RITM trains
+    surplus = depth(prediction & ((mask == 0) | (mask == OTHER)), cv2.DIST_MASK_5)
     positive = missed.max() > surplus.max()
     errors = missed if positive else surplus
     if errors.max() == 0:
         return None
     x, y = _pick(errors > errors.max() / 2, 1, rng)[0]
     return np.array([x, y, float(positive)], dtype=np.float32)
-
-
-def _rough_depth(region: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """As ``depth``, but for the steps of a 5x5 mask, as RITM trains: a third of the time."""
-    padded = np.pad(region, 1).view(np.uint8)
-    distance = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_5)
-    return np.asarray(distance[1:-1, 1:-1], dtype=np.float32)
 
 
 def _falling(count: int, decay: float, rng: np.random.Generator) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InvalidInputError
-from .dlpack import DEVICE, HOST, MANAGED, tensor_in
+from .dlpack import DEVICE, MANAGED, in_host_memory, tensor_in
 
 _HINT = "PyCUDA, CuPy, Numba and torch arrays on the device have it; a NumPy array goes to Segmenter.session"
 _DEFAULT_STREAM = 1  # of both protocols; work on it comes after that of all ordinary streams
@@ -78,7 +78,7 @@ def refuse_host_memory(array: Any, name: str) -> None:
     Raises:
         InvalidInputError: it does.
     """
-    if hasattr(array, "__dlpack_device__") and int(array.__dlpack_device__()[0]) == HOST:
+    if in_host_memory(array):
         raise InvalidInputError(f"{name}: expected CUDA device memory, but got host memory; {_HINT}")
 
 

@@ -37,6 +37,11 @@ class DLTensor(ctypes.Structure):
     )
 
 
+def in_host_memory(array: Any) -> bool:
+    """Whether an array says by DLPack that it is in host memory, as NumPy's and torch's without a GPU do."""
+    return hasattr(array, "__dlpack_device__") and int(array.__dlpack_device__()[0]) == HOST
+
+
 def tensor_in(capsule: Any) -> DLTensor:
     """What an unversioned capsule holds that nobody has consumed yet; valid as long as that is so.
 

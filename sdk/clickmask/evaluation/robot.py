@@ -15,17 +15,18 @@ from numpy.typing import NDArray
 from clickmask.clicks import Click
 
 
-def depth(region: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Exact L2 distance of each pixel of a region to its outside; the image border counts as outside.
+def depth(region: NDArray[np.bool_], steps: int = cv2.DIST_MASK_PRECISE) -> NDArray[np.float32]:
+    """L2 distance of each pixel of a region to its outside; the image border counts as outside.
 
     Args:
         region: (H, W) bool.
+        steps: OpenCV's way to measure: exact, or by the steps of a 5x5 mask, a third of the time.
 
     Returns:
         (H, W) float32 in pixels, 0 outside the region.
     """
     padded = np.pad(region, 1).astype(np.uint8)
-    distance = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    distance = cv2.distanceTransform(padded, cv2.DIST_L2, steps)
     return np.asarray(distance[1:-1, 1:-1], dtype=np.float32)
 
 
