@@ -39,6 +39,7 @@ class Crop:
     min_fraction: float
     hysteresis_iou: float
     small_object_expansion: float = 1.0  # off
+    close_above: float | None = None  # off
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,15 @@ _ENCODE_ONCE = Preset(
         sizes=(384, 512, 608),
         fit="letterbox",
         coordinates="half_pixel",
-        crop=Crop("stable", start_click=2, expansion=1.3, min_size=64, min_fraction=0.35, hysteresis_iou=0.3),
+        crop=Crop(
+            "stable",
+            start_click=2,
+            expansion=1.3,
+            min_size=64,
+            min_fraction=0.35,
+            hysteresis_iou=0.3,
+            close_above=1.0,
+        ),
         flip_averaging=False,
         threshold=0.5,
     ),

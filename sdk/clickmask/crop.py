@@ -17,6 +17,7 @@ CropKind = Literal["paper", "fbrs", "stable", "global_to_local", "none"]
 _MOST = 1_000_000  # beyond any image's side or number of clicks
 _CELLS = 16  # "stable": grid cells along a crop's long side, at least
 _MARGIN = 1 / 32  # "stable": of a crop's long side, what must lie between object and edge
+_CLOSER = 2  # a close look shows a crop this many times larger
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,9 @@ class CropPolicy:
         min_fraction: least side of a crop as a fraction of the image's short side, in [0, 1].
         hysteresis_iou: "fbrs" and "stable" move the crop when the product of the IoUs of its rows and of its
             columns with those of the new box falls below this, in [0, 1].
+        close_above: a click in a crop whose long side is more than this many times the bundle's largest input
+            size is looked at once more, closely (`close_box`), from `start_click` on: 1 where crops are
+            shrunk, 0 for all. None for never, which "global_to_local" needs.
 
     Raises:
         InvalidInputError: an unknown kind or a number out of range.
@@ -48,6 +52,7 @@ class CropPolicy:
     min_size: int = 200
     min_fraction: float = 0.0
     hysteresis_iou: float = 0.5
+    close_above: float | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(CropKind):
@@ -62,6 +67,13 @@ class CropPolicy:
         ):
             value = _number(f"crop {name}", getattr(self, name), low, high, whole)
             object.__setattr__(self, name, value)
+        if self.close_above is not None:
+            value = _number("crop close_above", self.close_above, 0.0, _MOST, whole=False)
+            object.__setattr__(self, "close_above", value)
+            if self.kind == "global_to_local":
+                raise InvalidInputError(
+                    "crop close_above must be None for 'global_to_local', which looks twice"
+                )
 
     def wants_crop(self, count: int) -> bool:
         """Whether the click that makes `count` of them may see less than the whole image."""
@@ -71,6 +83,12 @@ class CropPolicy:
         """Whether that click is seen in two passes: the whole image, then a crop around what was found."""
         return self.kind == "global_to_local" and self.wants_crop(count)
 
+    def looks_closely(self, clicks: Sequence[Click], box: Box, largest_size: int) -> bool:
+        """Whether the newest of the clicks, seen in a box of the image, is looked at once more, closely."""
+        if self.close_above is None or len(clicks) < self.start_click or not box.holds(clicks[-1]):
+            return False
+        return max(box.width, box.height) > self.close_above * largest_size
+
     @staticmethod
     def named(name: str) -> CropPolicy:
         """The policy of that name with the numbers of its source.
@@ -78,8 +96,9 @@ class CropPolicy:
         Args:
             name: "paper": from the third click, +40 %, a new crop each click; "fbrs": from the second
                 click, +40 %, hysteresis 0.5; both with a least side of 200 px (f-BRS). "stable": from the
-                second click, +30 %, hysteresis 0.3, a least side of 64 px and 35 % of the image's short one
-                (chosen with clickmask_training.benchmark_crops on training images). "global_to_local": from
+                second click, +30 %, hysteresis 0.3, a least side of 64 px and 35 % of the image's short one,
+                and a close look where that is shrunk (chosen with clickmask_training.benchmark_crops on
+                training images). "global_to_local": from
                 the first click, +40 %, no least side (the CSFP paper). "none": the whole image.
 
         Raises:
@@ -90,7 +109,7 @@ class CropPolicy:
         if name == "fbrs":
             return CropPolicy("fbrs", start_click=2)
         if name == "stable":
-            return CropPolicy("stable", 2, expansion=1.3, min_size=64, min_fraction=0.35, hysteresis_iou=0.3)
+            return CropPolicy("stable", 2, 1.3, 1.0, 64, 0.35, hysteresis_iou=0.3, close_above=1.0)
         if name == "global_to_local":
             return CropPolicy("global_to_local", start_click=1, min_size=1)
         if name == "none":
@@ -170,6 +189,34 @@ def _stable_box(
     if previous is not None and _with_margin(tight, previous, image_size):
         box = previous if _overlap_of_sides(box, previous) >= policy.hysteresis_iou else box
     return Box(0, 0, *image_size) if newest.positive and not box.holds(newest) else box
+
+
+def close_box(box: Box, click: Click) -> Box:
+    """What a close look at a click shows: half of a crop, in the one of nine places that suits the click.
+
+    Args:
+        box: the crop, which holds the click; its long side is L.
+        click: the newest.
+
+    Returns:
+        A box in that, L / 2 on a side or as short as the crop; L / 4 lie between places, so few that the
+        next click may well find this one encoded. It is the one whose middle is nearest.
+    """
+    side = -(-max(box.width, box.height) // _CLOSER)
+    column, row = click.pixel
+    x0, x1 = _near(column, box.x0, box.x1, side)
+    y0, y1 = _near(row, box.y0, box.y1, side)
+    return Box(x0, y0, x1, y1)
+
+
+def _near(place: int, low: int, high: int, side: int) -> tuple[int, int]:
+    """Of [low, high), `side` around a place as nearly as steps of half of that allow."""
+    if high - low <= side:
+        return low, high
+    step = max(1, side // 2)
+    start = low + step * max(0, round((place - side / 2 - low) / step))
+    start = min(start, high - side)
+    return start, start + side
 
 
 def _snap(box: Box, image_size: tuple[int, int]) -> Box:

@@ -178,35 +178,33 @@ def logit(probability: float) -> float:
     return math.log(probability) - math.log1p(-probability)
 
 
-def resample_probability(
-    probability: FloatArray, old: View, new: View, out: FloatArray | None = None
-) -> FloatArray:
-    """Bring a mask from one view to another, straight from grid to grid, bilinearly.
+def resample(values: FloatArray, old: View, new: View, out: FloatArray | None = None) -> FloatArray:
+    """Bring probabilities or logits from one view to another, straight from grid to grid, bilinearly.
 
-    The same as pasting it into the image and cropping again, but for the interpolation error of that detour,
-    and at the cost of the network's pixels rather than the image's.
+    The same as pasting them into the image and cropping again, but for the interpolation error of that
+    detour, and at the cost of the network's pixels rather than the image's.
 
     Args:
-        probability: (h', w') float32 in [0, 1] on the old view's valid part.
+        values: (h', w') float32 on the old view's valid part.
         old: the view it is on.
         new: the view wanted.
         out: float32 of the new view's valid part to fill, contiguous along rows; None for a new array.
 
     Returns:
-        float32 in [0, 1] on the new view's valid part; 0 outside the old box.
+        float32 on the new view's valid part; 0 outside the old box.
     """
     out = np.zeros(new.valid_size[::-1], np.float32) if out is None else out
     across, down = old_samples(old, new)
-    if (down.cells, across.cells) != probability.shape:
-        probability = resize(probability, (across.cells, down.cells), cv2.INTER_AREA)
+    if (down.cells, across.cells) != values.shape:
+        values = resize(values, (across.cells, down.cells), cv2.INTER_AREA)
     out[: down.first] = out[down.last :] = 0
     rows, columns = slice(down.first, down.last), slice(across.first, across.last)
     out[rows, : across.first] = out[rows, across.last :] = 0
     inside = out[rows, columns]
     if native_library.available():
-        native_pixels.lerp(probability, down.places, across.places, inside)
+        native_pixels.lerp(values, down.places, across.places, inside)
     else:
-        inside[:] = lerp(lerp(probability, down.places, axis=0), across.places, axis=1)
+        inside[:] = lerp(lerp(values, down.places, axis=0), across.places, axis=1)
     return out
 
 

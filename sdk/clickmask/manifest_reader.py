@@ -171,6 +171,7 @@ def _crop(node: Node) -> CropPolicy:
             min_size=keys["min_size"].integer(1, 1 << 16),
             min_fraction=keys["min_fraction"].number(0, 1),
             hysteresis_iou=keys["hysteresis_iou"].number(0, 1),
+            close_above=None if keys["close_above"].value is None else keys["close_above"].number(0, 100),
         )
     except InvalidInputError as exc:
         raise node.error("a crop policy that makes sense", str(exc)) from exc

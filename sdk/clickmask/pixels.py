@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import encode, paste
+from .blend import blend_into
 from .errors import BackendError, InvalidInputError
 from .image import as_rgb, image_sha256, image_size
 from .mask_memory import MaskMemory
@@ -57,8 +58,12 @@ class Pixels(Protocol):
         """
         ...
 
+    def blend(self, logits: Any, view: View, close: Any, near: View) -> Any:
+        """The logits of a view with those of a close look in it, as new ones; see `blend.blend_into`."""
+        ...
+
     def probability(self, logits: Any, view: View) -> NDArray[np.float32]:
-        """That at the image's size, in host memory; see `paste.paste_probability`."""
+        """The probability that logits give, at the image's size in host memory; `paste.paste_probability`."""
         ...
 
     def paint(self, logits: Any, view: View) -> Painted:
@@ -114,8 +119,17 @@ class HostPixels:
         elif old == new:
             encode.sigmoid(_valid(logits, old), out=valid)
         else:
-            encode.resample_probability(encode.sigmoid(_valid(logits, old)), old, new, out=valid)
+            encode.resample(encode.sigmoid(_valid(logits, old)), old, new, out=valid)
         return tensor
+
+    def blend(
+        self, logits: NDArray[np.float32], view: View, close: NDArray[np.float32], near: View
+    ) -> NDArray[np.float32]:
+        """See `Pixels`; read-only."""
+        out = logits.copy()
+        blend_into(_valid(out, view), view, _valid(close, near), near)
+        out.setflags(write=False)
+        return out
 
     def probability(self, logits: NDArray[np.float32], view: View) -> NDArray[np.float32]:
         """See `Pixels`."""

@@ -1,8 +1,9 @@
 """Predictor: from one state of an annotation to the next, the one place that runs the network.
 
-A click costs one pass of the network over the view that the crop policy chooses, or two where the policy
-looks twice (the global-to-local strategy of the CSFP paper): the whole image first, then a crop around what
-that pass found, with its probability as the previous mask.
+A click costs one pass of the network over the view that the crop policy chooses, or two, of which the second
+is told what the first found. Where the policy looks twice (the global-to-local strategy of the CSFP paper)
+they are the whole image and a crop around that; where it looks closely, a crop and the half of it around the
+click.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from . import encode
 from .clicks import Click
-from .crop import CropPolicy, next_box
+from .crop import CropPolicy, close_box, next_box
 from .mask import Mask
 from .paste import Painted
 from .pixels import Pixels
@@ -66,7 +67,9 @@ class Predictor:
         self._prefetcher.cancel(self)
         clicks = (*state.clicks, click)
         if not self._policy.looks_twice(len(clicks)):
-            return self._look(state, clicks, self._view(state, clicks))
+            found = self._look(state, clicks, view := self._view(state, clicks))
+            closely = self._policy.looks_closely(clicks, view.box, self._manifest.input.sizes[-1])
+            return self._seen_closely(found, view) if closely else found
         found = self._look(state, clicks, self._whole_view)
         local = self._look(found, clicks, self._view(found, clicks), local=True)
         return replace(local, before=state)  # the first pass is not kept
@@ -139,6 +142,12 @@ class Predictor:
         told = previous_mask(state, view, self._pixels, kept and kept.mask) if spec.previous_mask else None
         logits = self._pixels.decode(self._backend, self._features(view, local), tensor, told, view)
         return State(clicks, state.initial, view, logits, state)
+
+    def _seen_closely(self, found: State, view: View) -> State:
+        """A state whose newest click is looked at once more: what that says replaces the mask around it."""
+        near = self._view_of(close_box(view.box, found.clicks[-1]))
+        close = self._look(found, found.clicks, near)
+        return replace(found, logits=self._pixels.blend(found.logits, view, close.logits, near))
 
     def _features(self, view: View, local: bool) -> Features:
         return self._crops.features(view, local and self._manifest.has_local_network)

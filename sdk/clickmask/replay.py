@@ -164,6 +164,7 @@ def _policy(node: Node) -> CropPolicy:
         min_size=keys["min_size"].integer(1, _MOST),
         min_fraction=keys["min_fraction"].number(0, 1),
         hysteresis_iou=keys["hysteresis_iou"].number(0, 1),
+        close_above=None if keys["close_above"].value is None else keys["close_above"].number(0, _MOST),
     )
 
 

@@ -85,6 +85,21 @@ def test_masks_are_those_of_a_session_on_the_processor(
         assert session.to_json() == plain.to_json()
 
 
+def test_close_looks_are_blended_in_as_on_the_processor(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crop = {"kind": "none", "start_click": 1, "close_above": 0.0}
+    segmenter, image = segmenter_of(machine, **PIPELINES["two_graphs"], crop=crop), slope()
+    session = segmenter.session(Foreign(image, None))
+    plain = on_the_host(segmenter, image, monkeypatch)
+    once = segmenter.session(Foreign(image, None), crop_policy="none")
+    for click in CLICKS:
+        for one in (session, plain, once):
+            one.click(*click)
+        np.testing.assert_allclose(session.probability, plain.probability, rtol=0, atol=1.5 / 255)
+        assert np.abs(session.probability - once.probability).max() > 2 / 255
+
+
 @pytest.mark.parametrize("pipeline", ["one_graph", "two_graphs_diffusion"])
 def test_of_a_click_the_mask_in_bits_comes_to_the_host_and_nothing_else(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, pipeline: str
@@ -93,7 +108,7 @@ def test_of_a_click_the_mask_in_bits_comes_to_the_host_and_nothing_else(
         raise AssertionError("on the processor")
 
     for module, names in (
-        (encode, ("image_tensor", "blank_previous", "sigmoid", "resample_probability")),
+        (encode, ("image_tensor", "blank_previous", "sigmoid", "resample")),
         (paste, ("paste_with_box", "paste_box")),
     ):
         for name in names:

@@ -20,6 +20,7 @@ from sessions import resize_reference
 
 from clickmask import encode, paste
 from clickmask.backends.device_kernels import ImageStruct, ViewKernels
+from clickmask.blend import blend_into
 from clickmask.errors import BackendError, BackendUnavailableError
 from clickmask.view import Box, View
 
@@ -237,7 +238,7 @@ def test_a_previous_mask_is_the_hosts_whichever_way_the_crop_moved(
             continue
         logits, (width, height) = logits_of(old, 5), new.valid_size
         found = previous(memory, logits, old, new)
-        expected = encode.resample_probability(encode.sigmoid(logits), old, new)
+        expected = encode.resample(encode.sigmoid(logits), old, new)
         np.testing.assert_allclose(
             found[:height, :width], expected, rtol=0, atol=2e-6, err_msg=f"{old} {new}"
         )
@@ -253,6 +254,39 @@ def test_a_previous_mask_on_the_same_view_is_the_sigmoid(memory: Any) -> None:
     found = previous(memory, logits, view, view)[:height, :width]
     np.testing.assert_allclose(found, exact, rtol=0, atol=2e-7)
     assert found[0, :3].tolist() == [0, 0.5, 1]
+
+
+CLOSE = [
+    (old, new)
+    for new, old in PAIRS
+    if old.box.x0 >= new.box.x0 and old.box.y0 >= new.box.y0
+    if old.box.x1 <= new.box.x1 and old.box.y1 <= new.box.y1
+]
+
+
+@pytest.mark.parametrize("coordinates", ["half_pixel", "public"])
+@pytest.mark.parametrize("fit", ["letterbox", "squash"])
+def test_a_close_look_is_blended_in_as_on_the_host(memory: Any, fit: str, coordinates: str) -> None:
+    seen = 0
+    for near, view in CLOSE:
+        if (view.fit, view.coordinates) != (fit, coordinates):
+            continue
+        logits, close = logits_of(view, 7), logits_of(near, 8)
+        (width, height), held = view.valid_size, padded(logits, view)
+        given, part = memory.put(held), memory.put(padded(close, near))
+        scratch = memory.empty((near.size, view.size), np.float32)
+        out = memory.empty((view.size, view.size), np.float32)
+        looks = (memory.address(given), view, memory.address(part), near)
+        memory.kernels.blend(*looks, memory.address(scratch), memory.address(out), memory.stream)
+        found = memory.get(out)
+        blend_into(logits, view, close, near)
+        np.testing.assert_allclose(
+            found[:height, :width], logits, rtol=1e-5, atol=1e-5, err_msg=f"{near} {view}"
+        )
+        np.testing.assert_array_equal(found[height:], held[height:])
+        np.testing.assert_array_equal(found[:, width:], held[:, width:])
+        seen += 1
+    assert seen > 20
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=str)
@@ -300,6 +334,8 @@ def test_null_addresses_are_refused(on_host: HostMemory) -> None:
             on_host.kernels.previous(logits, view, view, 1, out, 0)
         with pytest.raises(BackendError):
             on_host.kernels.find_not_finite(logits, 1, 1, out, 0)
+        with pytest.raises(BackendError):
+            on_host.kernels.blend(logits, view, logits, view, 1, out, 0)
 
 
 def test_a_library_of_another_version_is_refused(tmp_path: Path) -> None:
@@ -309,7 +345,7 @@ def test_a_library_of_another_version_is_refused(tmp_path: Path) -> None:
     source.write_text("int clickmask_view_abi(void) { return 99; }")
     library = tmp_path / "other.so"
     subprocess.run(["c++", "-x", "c", "-shared", "-fPIC", str(source), "-o", str(library)], check=True)
-    with pytest.raises(BackendUnavailableError, match="expected version 4"):
+    with pytest.raises(BackendUnavailableError, match="expected version 5"):
         ViewKernels(library)
     (tmp_path / "junk.so").write_bytes(b"junk")
     with pytest.raises(BackendUnavailableError, match="cmake"):

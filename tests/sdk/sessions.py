@@ -13,6 +13,7 @@ from clickmask.segmenter import Segmenter
 from clickmask.session import Session
 
 CROP = {"kind": "paper", "start_click": 2, "min_size": 40}
+WHOLE_AND_CLOSE = {"kind": "none", "start_click": 1, "close_above": 1.0}
 GLOBAL_TO_LOCAL = {"kind": "global_to_local", "start_click": 1, "min_size": 1}
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clickmask.clicks import Click
-from clickmask.crop import CropPolicy, next_box, resolve_policy
+from clickmask.crop import CropKind, CropPolicy, next_box, resolve_policy
 from clickmask.errors import InvalidInputError
 from clickmask.view import Box
 
@@ -21,6 +21,14 @@ WHOLE = Box(0, 0, 1000, 800)
 INSIDE = Click(500, 400)
 PAPER = CropPolicy("paper", start_click=3, min_size=10)
 FBRS = CropPolicy("fbrs", start_click=2, min_size=10)
+
+
+def mirrored(box: Box, across: bool, down: bool) -> Box:
+    """Where a box lies once the image is mirrored left to right and top to bottom."""
+    width, height = SIZE
+    x0, x1 = (width - box.x1, width - box.x0) if across else (box.x0, box.x1)
+    y0, y1 = (height - box.y1, height - box.y0) if down else (box.y0, box.y1)
+    return Box(x0, y0, x1, y1)
 
 
 def clicks(count: int, *more: Click) -> list[Click]:
@@ -171,6 +179,16 @@ class TestHysteresis:
         assert next_box(FBRS, SIZE, clicks(2), large, WHOLE) == WHOLE
 
 
+@pytest.mark.parametrize("kind", ["fbrs", "stable"])
+def test_a_crop_that_fits_just_well_enough_stays(kind: CropKind) -> None:
+    # in an image no higher than the object, so that the columns decide: 128 of 256 px
+    policy = CropPolicy(kind, start_click=2, expansion=1, min_size=1, hysteresis_iou=0.5)
+    bbox, just, less = Box(128, 0, 256, 128), Box(64, 0, 320, 128), Box(63, 0, 320, 128)
+    made = [Click(150, 60)] * 3
+    assert next_box(policy, (512, 128), made, bbox, just) == just
+    assert next_box(policy, (512, 128), made, bbox, less) == bbox
+
+
 class TestStable:
     """One object of 100 x 100 px, whose box of 140 px (430..570 x 330..470) is snapped to cells of 8."""
 
@@ -191,16 +209,32 @@ class TestStable:
         for bbox in (Box(440, 340, 560, 460), Box(470, 370, 530, 430), Box(430, 334, 560, 460)):
             assert next_box(self.policy, SIZE, clicks(3), bbox, self.snapped) == self.snapped
 
-    def test_it_moves_when_the_object_comes_within_a_margin_of_its_edge(self) -> None:
-        # 1/32 of 152 px is 4.75
-        stays, moves = Box(429, 350, 550, 450), Box(428, 350, 550, 450)
-        assert next_box(self.policy, SIZE, clicks(3), stays, self.snapped) == self.snapped
-        moved = next_box(self.policy, SIZE, clicks(3), moves, self.snapped)
+    def test_it_moves_to_a_new_box_when_the_object_comes_within_a_margin_of_its_edge(self) -> None:
+        moved = next_box(self.policy, SIZE, clicks(3), Box(428, 350, 550, 450), self.snapped)
         assert moved == Box(400, 328, 576, 472)  # 122 px and 40 %: 403..575
 
-    def test_no_margin_is_wanted_where_the_image_ends(self) -> None:
-        corner = Box(0, 0, 160, 160)
-        assert next_box(self.policy, SIZE, [Click(60, 60)] * 3, Box(0, 0, 120, 120), corner) == corner
+    @pytest.mark.parametrize("across", [False, True])
+    @pytest.mark.parametrize("down", [False, True])
+    @pytest.mark.parametrize(
+        ("stays", "moves"),
+        [  # 1/32 of 152 px is 4.75
+            (Box(429, 350, 550, 450), Box(428, 350, 550, 450)),
+            (Box(450, 333, 550, 450), Box(450, 332, 550, 450)),
+        ],
+    )
+    def test_each_edge_has_its_margin(self, stays: Box, moves: Box, down: bool, across: bool) -> None:
+        previous = mirrored(self.snapped, across, down)
+        for bbox, kept in ((stays, True), (moves, False)):
+            box = next_box(self.policy, SIZE, clicks(3), mirrored(bbox, across, down), previous)
+            assert (box == previous) == kept
+
+    @pytest.mark.parametrize("across", [False, True])
+    @pytest.mark.parametrize("down", [False, True])
+    def test_no_margin_is_wanted_where_the_image_ends(self, down: bool, across: bool) -> None:
+        # 158 px are on no grid: a new box would be another
+        corner, bbox = (mirrored(Box(0, 0, side, side), across, down) for side in (158, 120))
+        inside = Click((bbox.x0 + bbox.x1) / 2, (bbox.y0 + bbox.y1) / 2)
+        assert next_box(self.policy, SIZE, [inside] * 3, bbox, corner) == corner
 
     def test_a_positive_click_outside_looks_at_the_whole_image_and_a_negative_one_does_not(self) -> None:
         outside, inside = Click(576, 400), Click(575, 400)
@@ -314,9 +348,11 @@ def test_policy_refuses_numbers_out_of_range(fields, words: str) -> None:
 
 
 def test_policy_holds_plain_numbers() -> None:
-    policy = CropPolicy("paper", np.int64(2), np.float32(1.5), 2, np.int32(9), Fraction(1, 2), 1)
+    policy = CropPolicy(
+        "paper", np.int64(2), np.float32(1.5), 2, np.int32(9), Fraction(1, 2), 1, np.float32(2)
+    )
     assert [type(getattr(policy, field.name)) for field in dataclasses.fields(policy)[1:]] == [
-        int, float, float, int, float, float,
+        int, float, float, int, float, float, float,
     ]  # fmt: skip
 
 

@@ -232,7 +232,7 @@ def test_resampling_equals_the_detour_through_the_image(old, new, coordinates) -
     image = np.zeros((300, 400))
     image[old.slices] = paste_reference(probability, (old.width, old.height), coordinates)
     expected = resize_reference(image[new.slices], after.valid_size, coordinates)
-    direct = encode.resample_probability(probability, before, after)
+    direct = encode.resample(probability, before, after)
     assert direct.dtype == np.float32
     assert direct.shape == expected.shape
     error = abs(direct - expected)
@@ -244,19 +244,17 @@ def test_resampling_to_the_same_view_changes_nothing() -> None:
     for coordinates in COORDINATES:
         view = View(Box(3, 5, 90, 77), 64, "letterbox", coordinates)
         probability = smooth(*view.valid_size)
-        np.testing.assert_allclose(
-            encode.resample_probability(probability, view, view), probability, atol=1e-6
-        )
+        np.testing.assert_allclose(encode.resample(probability, view, view), probability, atol=1e-6)
 
 
 @pytest.mark.usefixtures("form")
 def test_resampling_is_zero_outside_the_old_box() -> None:
     old, new = View(Box(0, 0, 64, 64), 64), View(Box(0, 0, 128, 128), 64)
-    warped = encode.resample_probability(np.ones((64, 64), np.float32), old, new)
+    warped = encode.resample(np.ones((64, 64), np.float32), old, new)
     assert (warped[:32, :32] == 1).all()
     assert not warped[32:].any()
     assert not warped[:, 32:].any()
-    far = encode.resample_probability(np.ones((64, 64), np.float32), old, View(Box(200, 200, 300, 300), 64))
+    far = encode.resample(np.ones((64, 64), np.float32), old, View(Box(200, 200, 300, 300), 64))
     assert not far.any()
 
 
@@ -265,7 +263,7 @@ def test_resampling_is_zero_outside_the_old_box() -> None:
 def test_resampling_of_degenerate_boxes_stays_finite(box, coordinates) -> None:
     old, new = View(box, 64, "letterbox", coordinates), View(box, 96, "letterbox", coordinates)
     width, height = old.valid_size
-    warped = encode.resample_probability(np.ones((height, width), np.float32), old, new)
+    warped = encode.resample(np.ones((height, width), np.float32), old, new)
     assert warped.shape == new.valid_size[::-1]
     assert np.isfinite(warped).all()
     assert (warped == 1).all()

@@ -75,7 +75,7 @@ def test_second_pass_is_the_state_and_the_next_click_s_previous_mask() -> None:
     session.click(210, 150)
     probability = encode.sigmoid(disk(view, 200, 150))
     told, valid = encode.blank_previous(whole_view())
-    valid[:] = encode.resample_probability(probability, view, whole_view())
+    valid[:] = encode.resample(probability, view, whole_view())
     np.testing.assert_allclose(backend.decoded[2]["previous_mask"], told, atol=1e-6)
     assert len(session.clicks) == 2
 

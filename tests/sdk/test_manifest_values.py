@@ -61,6 +61,7 @@ FILES = "artefacts[0].files.network"
             0.5,
             r"\$\.crop\.small_object_expansion: expected a number from 1 to 100",
         ),
+        ("crop.close_above", -0.1, r"\$\.crop\.close_above: expected a number from 0 to 100"),
         ("crop.hysteresis_iou", -0.1, r"\$\.crop\.hysteresis_iou: expected a number from 0 to 1"),
         ("flip_averaging", "yes", r"\$\.flip_averaging: expected true or false"),
         ("threshold", 0, r"\$\.threshold: expected a number between 0 and 1, got 0"),

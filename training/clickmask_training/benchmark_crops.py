@@ -34,7 +34,8 @@ PAUSES = (0.3, 1.0)
 
 _CLICKS = 20
 _TEXT = f"""\
-`paper`, `fbrs` and `stable` have the bundle's least sides of a crop, all else is that of `CropPolicy.named`.
+`paper`, `fbrs` and `stable` have the bundle's least sides of a crop, all else is that of `CropPolicy.named`;
+`stable_once` never looks closely at a click, `stable_closely` at each from the second on.
 *Difference* is that of NoC@90 from the first row, with its 95 % interval (paired bootstrap over images; bold
 where it leaves out 0). *Moves* is the share of clicks that look at a crop not seen before in their session,
 the first click included: in all clicks, and in those up to an IoU of {GOOD:.2f}. *Ready* is the share of

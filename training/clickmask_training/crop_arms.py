@@ -26,7 +26,8 @@ from clickmask.session import Session
 from clickmask.view import Box
 from clickmask_training.arms import BundleArm
 
-POLICIES = ("fbrs", "stable", "none", "paper", "global_to_local")
+POLICIES = ("fbrs", "stable", "stable_once", "stable_closely", "none", "paper", "global_to_local")
+_STABLE = {"stable": 1.0, "stable_once": None, "stable_closely": 0.0}  # by where they look closely
 
 
 class Encodes(NamedTuple):
@@ -67,14 +68,21 @@ class PolicyArm(BundleArm):
 
 
 def policy_arms(names: Sequence[str], bundle: BundleMethod, own: CropPolicy) -> list[PolicyArm]:
-    """An arm for each name, `paper`, `fbrs` and `stable` with the least sides of the bundle's own policy.
+    """An arm for each name: `paper`, `fbrs` and `stable` with the least sides of the bundle's own policy.
 
-    They differ by their rule then, not by how small a crop may be, which weights are used to.
+    They differ by their rule then, not by how small a crop may be, which weights are used to. `stable_once`
+    never looks closely, `stable_closely` at every click that may.
     """
-    sides = {"min_size": own.min_size, "min_fraction": own.min_fraction}
-    named = {name: CropPolicy.named(name) for name in names}
-    named |= {name: replace(named[name], **sides) for name in ("paper", "fbrs", "stable") if name in named}
-    return [PolicyArm(name, bundle, policy) for name, policy in named.items()]
+    return [PolicyArm(name, bundle, _named(name, own)) for name in names]
+
+
+def _named(name: str, own: CropPolicy) -> CropPolicy:
+    policy = CropPolicy.named("stable" if name in _STABLE else name)
+    if name in _STABLE:
+        policy = replace(policy, close_above=_STABLE[name])
+    if policy.kind in ("paper", "fbrs", "stable"):
+        policy = replace(policy, min_size=own.min_size, min_fraction=own.min_fraction)
+    return policy
 
 
 def annotated(

@@ -64,6 +64,8 @@ class ViewKernels:
         self._library.clickmask_view_bits.argtypes = bits
         previous = (address, number, struct, struct, address, address, number, address)
         self._library.clickmask_view_previous.argtypes = previous
+        blend = (address, number, number, number, address, number, struct, struct, address, address, address)
+        self._library.clickmask_view_blend.argtypes = blend
         self._library.clickmask_find_not_finite.argtypes = (address, number, number, address, address)
 
     def crop(self, view: View, image: ImageStruct, pad: Sequence[float], out: int, stream: int) -> None:
@@ -118,6 +120,20 @@ class ViewKernels:
         _check(
             self._library.clickmask_view_previous(logits, old_size, *samples, scratch, out, new.size, stream)
         )
+
+    def blend(
+        self, logits: int, view: View, close: int, near: View, scratch: int, out: int, stream: int
+    ) -> None:
+        """`blend.blend_into`: out (S, S), other memory than `logits`; `scratch` is as for `previous`.
+
+        Raises:
+            BackendError: not such views, or the launch failed.
+        """
+        width, height = view.valid_size
+        across, down = encode.old_samples(near, view)
+        samples = (ctypes.byref(_samples(axis)) for axis in (down, across))
+        whole, part = (logits, view.size, height, width), (close, near.size)
+        _check(self._library.clickmask_view_blend(*whole, *part, *samples, scratch, out, stream))
 
     def find_not_finite(self, values: int, rows: int, columns: int, found: int, stream: int) -> None:
         """Set an int32 that the device can write, such as pinned memory, to 1 for NaN and infinity.

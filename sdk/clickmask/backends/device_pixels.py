@@ -147,6 +147,16 @@ class DevicePixels:
             self._cuda.synchronize(self._stream)
             return out
 
+    def blend(self, logits: DeviceArray, view: View, close: DeviceArray, near: View) -> DeviceArray:
+        """Logits of `decode` with those of a close look in them, (1, 1, S, S); see `Pixels`."""
+        given, part = self._checked(logits, view).pointer, self._checked(close, near).pointer
+        with self._working() as stream:
+            out = self._pool.take((1, 1, view.size, view.size), "float32")
+            scratch = self._pool.take((near.size, view.size), "float32")
+            self._kernels.blend(given, view, part, near, scratch.pointer, out.pointer, stream)
+            self._cuda.synchronize(self._stream)
+            return out
+
     def probability(self, logits: DeviceArray, view: View) -> NDArray[np.float32]:
         """In host memory, to where the logits are copied; see `paste.paste_probability`."""
         (width, height), given = view.valid_size, self._checked(logits, view)

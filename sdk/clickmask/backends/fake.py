@@ -118,6 +118,7 @@ def _document() -> dict[str, Any]:
             "min_size": 32,
             "min_fraction": 0.0,
             "hysteresis_iou": 0.5,
+            "close_above": None,
         },
         "flip_averaging": False,
         "threshold": 0.5,

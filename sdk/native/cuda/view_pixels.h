@@ -175,9 +175,23 @@ CLICKMASK_ON_BOTH float value_at(const clickmask_samples &s, int i, const Line &
   return weight == 0.0f ? below : between(below, cell_of(s, low + 1, line), weight);
 }
 
+// Samples of a grid's rows, as they are or as probabilities.
+struct Logits {
+  const float *values;
+  int size;
+  CLICKMASK_ON_BOTH float operator()(int row, int i) const { return values[static_cast<std::size_t>(row) * size + i]; }
+};
+
 struct Probabilities {
-  const float *logits;
-  CLICKMASK_ON_BOTH float operator()(int i) const { return sigmoid(logits[i]); }
+  Logits logits;
+  CLICKMASK_ON_BOTH float operator()(int row, int i) const { return sigmoid(logits(row, i)); }
+};
+
+template <class Grid>
+struct Row {
+  const Grid &grid;
+  int row;
+  CLICKMASK_ON_BOTH float operator()(int i) const { return grid(row, i); }
 };
 
 struct Column {
@@ -186,15 +200,15 @@ struct Column {
   CLICKMASK_ON_BOTH float operator()(int i) const { return top[static_cast<std::size_t>(i) * pitch]; }
 };
 
-// previous_mask, first along the rows of the old view: probabilities at the new one's columns ...
+// encode.resample, first along the rows of the old view: its values at the new one's columns ...
+template <class Grid>
 struct AlongRows {
-  const float *logits;
-  int old_size;
+  Grid grid;
   clickmask_samples across;
   float *out;  // (old rows, last - first)
 
   CLICKMASK_ON_BOTH void operator()(int row, int x) const {
-    const Probabilities line{logits + static_cast<std::size_t>(row) * old_size};
+    const Row<Grid> line{grid, row};
     out[static_cast<std::size_t>(row) * (across.last - across.first) + x] = value_at(across, across.first + x, line);
   }
 };
@@ -211,6 +225,33 @@ struct DownColumns {
     float value = 0.0f;
     if (inside) value = value_at(down, y, Column{values + (x - across.first), across.last - across.first});
     out[static_cast<std::size_t>(y) * size + x] = value;
+  }
+};
+
+// How much a close look has of pixel i of an axis, one of those that lie in it: blend.py.
+CLICKMASK_ON_BOTH float share_of(const clickmask_samples &s, int i, int count) {
+  const float fade = 0.125f * (s.last - s.first);
+  float share = 1.0f;
+  if (s.first > 0) share = fminf(share, (i - s.first + 0.5f) / fade);
+  if (s.last < count) share = fminf(share, (s.last - 1 - i + 0.5f) / fade);
+  return share;
+}
+
+// ... or down those columns into the logits of the view that a close look is part of.
+struct Blend {
+  const float *logits, *values;  // values: of AlongRows
+  clickmask_samples down, across;
+  int height, width, size;
+  float *out;
+
+  CLICKMASK_ON_BOTH void operator()(int y, int x) const {
+    const std::size_t place = static_cast<std::size_t>(y) * size + x;
+    float value = logits[place];
+    if (y >= down.first && y < down.last && x >= across.first && x < across.last) {
+      const float seen = value_at(down, y, Column{values + (x - across.first), across.last - across.first});
+      value += fminf(share_of(down, y, height), share_of(across, x, width)) * (seen - value);
+    }
+    out[place] = value;
   }
 };
 
