@@ -68,6 +68,11 @@ class LiveSession:
         self._clicks: _Clicks | None = None  # what the next click joins
         self._closed = False
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called: every call raises then."""
+        return self._closed
+
     def preview(self, x: float, y: float, positive: bool = True) -> Future[Mask]:
         """The mask that a click would give, after all operations so far; the session does not change.
 
@@ -110,10 +115,10 @@ class LiveSession:
         except InvalidInputError:  # never to be made, and so apart from those that are
             return self.do(lambda session: session.click(x, y, positive))
         with self._open():
-            if self._clicks is None:
-                self._clicks = _Clicks()
-                self._pool.submit(self._make, self._clicks)
-            clicks, mask = self._clicks, Future[Mask]()
+            clicks, mask = self._clicks or _Clicks(), Future[Mask]()
+            if clicks is not self._clicks:
+                self._pool.submit(self._make, clicks)  # which fails where no thread can start
+                self._clicks = clicks
             stale = (self._preview, clicks.mask if clicks.points else None)
             clicks.points.append(point)
             self._preview, clicks.mask = None, mask
@@ -191,6 +196,8 @@ class LiveSession:
             if self._clicks is clicks:
                 self._clicks = None
             points, mask = clicks.points, clicks.mask
+            if not points:  # the click that was to be the first has raised
+                return
             wanted = mask.set_running_or_notify_cancel()
         if wanted:
             _settle(mask, lambda: self._replay(points))

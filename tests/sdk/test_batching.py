@@ -175,8 +175,16 @@ def test_rows_of_clicks_and_missing_previous_masks_are_filled_up() -> None:
     np.testing.assert_array_equal(fed["previous_mask"][order[1]], mask[0])
 
 
+class Signed(RecordingBackend):
+    """Fills its logits with the number of the network that gave them."""
+
+    def _run(self, graph: str, feeds: dict[str, Any]) -> dict[str, Any]:
+        number = {"network": 1, "local_network": 2}[graph]
+        return {"logits": np.full_like(super()._run(graph, feeds)["logits"], number)}
+
+
 def test_sizes_and_graphs_do_not_mix() -> None:
-    inner = RecordingBackend(fake_manifest(local_network=True))
+    inner = Signed(fake_manifest(local_network=True))
     clicks = np.full((1, 4, 3), -1, np.float32)
     first = Held(inner, "decode")
     backend = batched(inner, 2, FOREVER_MS)
@@ -188,10 +196,11 @@ def test_sizes_and_graphs_do_not_mix() -> None:
     with ThreadPoolExecutor(10) as pool:
         pool.submit(backend.decode, features[0], clicks)
         assert first.inside.wait(A_WHILE)
-        calls = [pool.submit(backend.decode, one, clicks) for one in features for _ in range(2)]
-        shapes = [call.result(A_WHILE).shape[-1] for call in calls]
+        calls = [pool.submit(backend.decode, one, clicks) for _ in range(2) for one in features]
+        logits = [call.result(A_WHILE) for call in calls]
         first.opened.set()
-    assert shapes == [64] * 4 + [96] * 4
+    assert [one.shape[-1] for one in logits] == [64, 64, 96, 96] * 2
+    assert [one[0, 0, 0, 0] for one in logits] == [1, 2, 1, 2] * 2
     assert {len(feeds["clicks"]) for feeds in inner.decoded} == {1, 2}
 
 

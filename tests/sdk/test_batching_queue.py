@@ -38,9 +38,9 @@ class Squares:
                 raise ValueError(f"bad {item}")
         return [item * item for item in items]
 
-    def until_waiting(self, count: int) -> None:
-        limit = time.monotonic() + A_WHILE
-        while self.queue.waiting != count:
+    def until(self, condition: Callable[[], bool]) -> None:
+        limit = time.monotonic() + A_WHILE / 2  # before `together` gives up, which would end a wait too
+        while not condition():
             assert time.monotonic() < limit
             time.sleep(0.001)
 
@@ -70,7 +70,7 @@ def test_calls_that_wait_for_one_under_way_then_run_as_one(start: Any) -> None:
     squares = Squares(most=8, patience=FOREVER)
     first = held(start, squares)
     others = [start(squares.queue.run, "key", i) for i in (2, 3, 4, 5)]
-    squares.until_waiting(4)
+    squares.until(lambda: squares.queue.waiting == 4)
     assert squares.ran == [[1]]
     squares.opened.set()
     assert [call.result(A_WHILE) for call in (first, *others)] == [1, 4, 9, 16, 25]
@@ -98,6 +98,17 @@ def test_nobody_waits_longer_than_their_patience(start: Any, patience: float) ->
     squares.opened.set()
 
 
+def test_who_is_first_once_a_batch_has_left_waits_no_longer_than_that_either(start: Any) -> None:
+    squares = Squares(most=4, patience=0.2)
+    squares.held = {2, 3, 4}
+    first = held(start, squares)
+    others = [start(squares.queue.run, "key", i) for i in (2, 3, 4)]  # two make a batch, and one is over
+    squares.until(lambda: sum(map(len, squares.ran)) == 4)  # though none has ended
+    assert not first.done()
+    squares.opened.set()
+    assert [call.result(A_WHILE) for call in others] == [4, 9, 16]
+
+
 def test_different_keys_never_join(start: Any) -> None:
     squares = Squares(most=2, patience=FOREVER)
     held(start, squares)
@@ -116,6 +127,18 @@ def test_a_batch_that_fails_is_run_one_by_one_and_only_the_bad_one_raises(start:
     with pytest.raises(ValueError, match="bad 3"):
         calls[3].result(A_WHILE)
     assert sorted(map(len, squares.ran)) == [1, 1, 1, 1, 1, 4]  # each once, no more
+    assert squares.queue.failures == 1
+    squares.opened.set()
+
+
+def test_a_batch_that_gives_too_few_results_gives_them_to_nobody(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    squares = Squares(most=2, patience=FOREVER)
+    monkeypatch.setattr(squares.queue, "_run_many", lambda items: [0] * (len(items) - 1))
+    held(start, squares)
+    calls = [start(squares.queue.run, "key", i) for i in (2, 3)]
+    assert [call.result(A_WHILE) for call in calls] == [4, 9]
     assert squares.queue.failures == 1
     squares.opened.set()
 

@@ -33,6 +33,18 @@ def new_crops(budget: int = 1 << 30) -> tuple[EncodedCrops, ImageCrops, Recordin
     return shared, shared.image(backend, HostPixels(make_image(120, 64), PAD, 0.5)), backend
 
 
+def kept_before_each(shared: EncodedCrops, backend: RecordingBackend) -> list[int]:
+    """Grows with each encode by the bytes that are kept as it begins."""
+    inner, kept = backend.encode, []
+
+    def and_count(*arguments: Any, **options: Any) -> Any:
+        kept.append(shared.nbytes)
+        return inner(*arguments, **options)
+
+    backend.encode = and_count  # type: ignore[method-assign]
+    return kept
+
+
 def test_a_crop_is_encoded_once() -> None:
     _, crops, backend = new_crops()
     first = crops.features(view())
@@ -108,18 +120,39 @@ def test_the_newest_is_kept_even_beyond_the_budget() -> None:
 
 
 def test_room_is_made_before_a_crop_takes_its_memory() -> None:
-    shared, crops, backend = new_crops(2 * ENTRY)
-    inner, kept = backend.encode, []
-
-    def and_count(*arguments: Any, **options: Any) -> Any:
-        kept.append(shared.nbytes)
-        return inner(*arguments, **options)
-
-    backend.encode = and_count  # type: ignore[method-assign]
+    shared, crops, backend = new_crops(5 * ENTRY // 2)
+    kept = kept_before_each(shared, backend)
     for x0 in range(4):
         crops.features(view(x0))
     assert kept == [0, ENTRY, ENTRY, ENTRY]
     assert shared.nbytes == 2 * ENTRY
+
+
+def four_times(array: np.ndarray) -> np.ndarray:
+    """What an encode keeps of an image that takes four times the memory of any before it."""
+    return np.repeat(array, 4, axis=1)
+
+
+def test_a_crop_larger_than_was_expected_drives_out_others_when_it_is_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shared, crops, backend = new_crops(5 * ENTRY)
+    crops.features(view(0))
+    crops.features(view(1))
+    monkeypatch.setattr(backend, "_upload", four_times)
+    crops.features(view(2))
+    assert shared.nbytes == 5 * ENTRY
+
+
+def test_room_is_made_for_a_crop_as_large_as_any_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared, crops, backend = new_crops(5 * ENTRY)
+    with monkeypatch.context() as patch:
+        patch.setattr(backend, "_upload", four_times)
+        crops.features(view(0))
+    kept = kept_before_each(shared, backend)
+    for x0 in (1, 2, 3):
+        crops.features(view(x0))
+    assert kept == [0, ENTRY, ENTRY]
 
 
 def test_a_crop_is_the_newest_when_it_is_done_not_when_it_was_asked_for(monkeypatch) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sessions import CROP, GLOBAL_TO_LOCAL, everything, new_session
+from gated import gated
+from sessions import CROP, GLOBAL_TO_LOCAL, everything, make_image, new_session
 
 from clickmask.clicks import Click
 from clickmask.errors import InvalidInputError, SessionStateError
@@ -30,6 +31,23 @@ def test_undo_and_redo_run_no_network_and_give_the_same_masks(crop) -> None:
     assert not session.can_redo
     assert len(session.clicks) == 4
     assert (backend.encode_calls, backend.decode_calls) == calls
+
+
+@pytest.mark.parametrize("steps", [["undo"], ["undo", "redo"]])
+def test_after_undo_and_redo_the_crop_that_the_next_click_wants_is_encoded_ahead(steps: list[str]) -> None:
+    segmenter, backend = gated()
+    segmenter.crops.budget = 0  # the newest crop alone is kept
+    with segmenter:
+        session = segmenter.session(make_image(300, 200))
+        session.click(150, 100)
+        session.click(20, 20)
+        segmenter.prefetcher.settle()
+        for step in steps:
+            getattr(session, step)()
+            segmenter.prefetcher.settle()
+        by_clicks = len(backend.threads) - backend.ahead
+        session.click(3, 3, positive=False)
+        assert len(backend.threads) - backend.ahead == by_clicks
 
 
 def test_undo_and_redo_with_nothing_left_say_so() -> None:
@@ -67,16 +85,21 @@ def test_undo_takes_back_any_operation() -> None:
         assert session.clicks == clicks
 
 
+def undoable(session: Session) -> int:
+    """Takes back all that can be: how many operations that was."""
+    undone = 0
+    while session.can_undo:
+        session.undo()
+        undone += 1
+    return undone
+
+
 def test_history_is_bounded() -> None:
     session, _ = new_session(8, 8, input={"sizes": [64]})
     for _ in range(HISTORY // 2 + 5):
         session.click(4, 4)
         session.reset()
-    undone = 0
-    while session.can_undo:
-        session.undo()
-        undone += 1
-    assert undone == HISTORY
+    assert undoable(session) == HISTORY
 
 
 def held(session: Session) -> int:
@@ -109,6 +132,14 @@ def test_history_is_bounded_in_bytes(monkeypatch) -> None:
     assert not session.can_undo
     session.redo()
     np.testing.assert_array_equal(session.undo(), seven)
+
+
+def test_what_clicks_share_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clickmask.history.HISTORY_BYTES", 8 * 64 * 64 * 4)
+    session, _ = new_session(64, 64, input={"sizes": [64]})
+    for x in range(8):
+        session.click(x, 4)
+    assert undoable(session) == 8
 
 
 def test_clicks_in_force_are_kept_whatever_they_hold(monkeypatch) -> None:
@@ -146,11 +177,7 @@ def test_initial_masks_count_as_history(monkeypatch) -> None:
     monkeypatch.setattr("clickmask.history.HISTORY_BYTES", 3 * size)
     for _ in range(5):
         session.set_mask(noise)
-    undone = 0
-    while session.can_undo:
-        session.undo()
-        undone += 1
-    assert undone == 2  # three masks
+    assert undoable(session) == 2  # three masks
 
 
 @pytest.mark.parametrize(("crop", "passes"), [(CROP, 1), (GLOBAL_TO_LOCAL, 2)])
@@ -203,6 +230,16 @@ def test_reset_of_an_untouched_session_is_no_operation() -> None:
     assert not session.can_undo
 
 
+def test_reset_drops_a_set_mask_without_clicks() -> None:
+    session, _ = new_session()
+    start = np.zeros((100, 120), bool)
+    start[10:30, 20:50] = True
+    session.set_mask(start)
+    assert not session.reset().any()
+    assert not session.probability.any()
+    np.testing.assert_array_equal(session.undo(), start)
+
+
 def test_fork_is_independent_and_keeps_the_history() -> None:
     session, backend = new_session()
     session.click(20, 20)
@@ -215,8 +252,23 @@ def test_fork_is_independent_and_keeps_the_history() -> None:
     assert twin.can_redo
     assert (backend.encode_calls, backend.decode_calls) == calls
     before = everything(session)
-    twin.click(90, 30, positive=False)
-    twin.undo()
-    twin.undo()
-    assert everything(session) == before
+    for operation in (lambda: twin.click(90, 30, positive=False), twin.undo, twin.undo):
+        operation()
+        assert everything(session) == before
     assert backend.encode_calls == calls[0]  # the encoded crop is shared
+    session.redo()
+    assert session.clicks == (Click(20, 20), Click(60, 60))
+
+
+def test_a_fork_that_encodes_nothing_ahead_leaves_that_to_the_session() -> None:
+    segmenter, backend = gated()
+    with segmenter:
+        session = segmenter.session(make_image(300, 200))
+        segmenter.prefetcher.settle()
+        fork = session.fork(prefetch=False)  # what is gone wants nothing in any case
+        fork.click(150, 100)
+        segmenter.prefetcher.settle()
+        assert backend.ahead == 1  # the whole image, for the first click
+        session.click(150, 100)
+        segmenter.prefetcher.settle()
+        assert backend.ahead == 2

@@ -24,12 +24,12 @@ A_WHILE = 10
 
 
 class Gate:
-    """Holds the live thread inside an operation until it is opened."""
+    """Holds the live thread inside an operation until it is opened; `behind`: after what is asked already."""
 
-    def __init__(self, live: LiveSession) -> None:
+    def __init__(self, live: LiveSession, behind: bool = False) -> None:
         self.inside, self.opened = threading.Event(), threading.Event()
         self.future = live.do(self._hold)
-        assert self.inside.wait(A_WHILE)
+        assert behind or self.inside.wait(A_WHILE)
 
     def _hold(self, _: Session) -> None:
         self.inside.set()
@@ -94,6 +94,17 @@ def test_a_preview_is_the_mask_of_that_click_and_changes_nothing(live: LiveSessi
     np.testing.assert_array_equal(preview, live.click(100, 70).result(A_WHILE))
 
 
+def test_a_click_has_the_next_crop_encoded_ahead_and_a_preview_has_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    segmenter, wanted = make_segmenter(crop=CROP), []
+    monkeypatch.setattr(segmenter.prefetcher, "want", lambda _, state: wanted.append(len(state.clicks)))
+    with LiveSession(segmenter.session(make_image(160, 120), prefetch=True)) as live:
+        for ask in (live.preview, live.click, live.preview):
+            ask(80, 60).result(A_WHILE)
+    assert wanted == [0, 1]  # as the session began, and after the click
+
+
 @pytest.mark.parametrize(
     "supersede",
     [
@@ -149,6 +160,21 @@ def test_the_mask_of_a_click_that_has_not_begun_is_cancelled_by_the_next_click(l
     assert len(painted) == len(ahead) == 1
     np.testing.assert_array_equal(clicks[-1].result(), live.session.mask)
     assert everything(live.session) == reference(POINTS)  # no click is lost
+
+
+def test_clicks_join_behind_another_operation_whatever_began_meanwhile(live: LiveSession) -> None:
+    gate = Gate(live)
+    first = live.click(*POINTS[0])
+    later = Gate(live, behind=True)
+    overtaken = live.click(*POINTS[1])
+    gate.open()
+    first.result(A_WHILE)
+    assert later.inside.wait(A_WHILE)
+    newest = live.click(*POINTS[2])
+    assert overtaken.cancelled()
+    later.open()
+    newest.result(A_WHILE)
+    assert everything(live.session) == reference(POINTS)
 
 
 def test_clicks_made_together_are_undone_one_by_one(live: LiveSession) -> None:
@@ -263,6 +289,32 @@ def test_errors_reach_the_one_who_asked_and_the_session_lives_on(live: LiveSessi
     assert len(live.session.clicks) == 1
 
 
+@pytest.mark.parametrize("end", [SystemExit, KeyboardInterrupt])
+def test_what_ends_a_program_reaches_the_one_who_asked_too(
+    live: LiveSession, end: type[BaseException]
+) -> None:
+    def ending(_: Session) -> None:
+        raise end
+
+    with pytest.raises(end):
+        live.do(ending).result(A_WHILE)
+    assert live.click(80, 60).result(A_WHILE).any()
+
+
+def test_a_click_for_which_no_thread_could_start_holds_up_no_other(
+    live: LiveSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_thread(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(RuntimeError, match="new thread"):
+            live.click(80, 60)
+    live.click(20, 20).result(A_WHILE)
+    assert [click.x for click in live.session.clicks] == [20]
+
+
 def test_close_finishes_what_was_decided_and_drops_what_was_not(live: LiveSession) -> None:
     gate = Gate(live)
     click, preview = live.click(80, 60), live.preview(20, 20)
@@ -275,19 +327,35 @@ def test_close_finishes_what_was_decided_and_drops_what_was_not(live: LiveSessio
     assert not closer.is_alive()
     assert click.done()
     assert len(live.session.clicks) == 1
+    assert live.closed
     with pytest.raises(SessionStateError, match="after close"):
         live.click(1, 1)
     live.close()
 
 
-def test_a_callback_of_a_cancelled_preview_may_call_again(live: LiveSession) -> None:
+@pytest.mark.parametrize(
+    ("ask", "made"),
+    [(LiveSession.preview, [30]), (LiveSession.click, [80, 81, 30])],
+    ids=["preview", "click"],
+)
+def test_a_callback_of_what_was_overtaken_may_call_again(
+    live: LiveSession, ask: Callable[..., Any], made: list[int]
+) -> None:
     gate = Gate(live)
     again: list[Any] = []
-    live.preview(80, 60).add_done_callback(lambda _: again.append(live.click(30, 30)))
-    live.preview(81, 60)
+    unlocked: list[bool] = []
+
+    def call_again(_: Any) -> None:
+        # on another thread, for which a lock that this one holds is no deadlock
+        at_once(lambda _: again.append(live.click(30, 30)), 1, A_WHILE / 4)
+        unlocked.append(True)
+
+    ask(live, 80, 60).add_done_callback(call_again)
+    ask(live, 81, 60)
+    assert unlocked
     gate.open()
     again[0].result(A_WHILE)
-    assert [click.x for click in live.session.clicks] == [30]
+    assert [click.x for click in live.session.clicks] == made
 
 
 def snippets() -> list[str]:

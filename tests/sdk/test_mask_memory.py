@@ -50,6 +50,14 @@ def test_memory_is_used_again_once_its_mask_is_gone(made) -> None:
     assert place(again) == first
 
 
+def test_the_memory_of_one_mask_waits_at_most(made: list[tuple[int, int]]) -> None:
+    memory = MaskMemory(SHAPE)
+    for _ in range(2):
+        masks = [memory.mask() for _ in range(3)]
+        del masks
+    assert len(made) == 3 + 2
+
+
 def torch_tensor(mask: np.ndarray) -> object:
     return pytest.importorskip("torch").from_numpy(mask)
 

@@ -63,10 +63,17 @@ def test_mask_and_probability_are_painted_in_bands_without_a_seam(monkeypatch, c
     assert probability.dtype == np.float32
 
 
-def test_a_pixel_on_the_threshold_is_background() -> None:
+@pytest.mark.parametrize("library", [True, False])
+def test_a_pixel_on_the_threshold_is_background(monkeypatch: pytest.MonkeyPatch, library: bool) -> None:
+    if library and (reason := native_library.unavailable_because()):
+        pytest.skip(reason)
+    monkeypatch.setattr(native_library, "available", lambda: library)
     view = View(Box(0, 0, 4, 4), 64)
-    assert not pasted_mask(np.zeros((64, 64), np.float32), view, (4, 4), 0.5).any()
-    assert pasted_mask(np.full((64, 64), 1e-6, np.float32), view, (4, 4), 0.5).all()
+    on, above = np.zeros((64, 64), np.float32), np.full((64, 64), 1e-6, np.float32)
+    assert not pasted_mask(on, view, (4, 4), 0.5).any()
+    assert paste.paste_box(on, view, 0.5) is None
+    assert pasted_mask(above, view, (4, 4), 0.5).all()
+    assert paste.paste_box(above, view, 0.5) == view.box
 
 
 def test_public_coordinates_interpolate_probabilities_not_logits() -> None:

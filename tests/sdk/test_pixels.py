@@ -9,7 +9,7 @@ import pytest
 from sessions import CROP, make_image, make_segmenter
 
 from clickmask import pixels
-from clickmask.errors import BackendUnavailableError, InvalidInputError, SessionStateError
+from clickmask.errors import BackendError, BackendUnavailableError, InvalidInputError, SessionStateError
 from clickmask.view import Box, View
 
 
@@ -96,6 +96,21 @@ def test_logits_are_kept_as_they_came_but_not_with_a_whole_batch() -> None:
         probability = here.previous_mask(kept, view, view)
         np.testing.assert_allclose(probability[0, 0, :32], 1 / (1 + np.exp(-logits[:32])), atol=1e-6)
         assert not probability[0, 0, 32:].any()
+
+
+@pytest.mark.parametrize(
+    "error", [BackendUnavailableError("no kernels"), BackendError("no memory left")], ids=str
+)
+def test_an_image_that_a_gpu_has_no_place_for_stays_in_host_memory(
+    monkeypatch: pytest.MonkeyPatch, error: BackendError
+) -> None:
+    def refused(*_: Any) -> None:
+        raise error
+
+    backend = make_segmenter().backend
+    backend.takes_device_arrays = True
+    monkeypatch.setattr("clickmask.backends.device_pixels.uploaded_pixels", refused)
+    assert isinstance(pixels.pixels_of(make_image(30, 20), backend), pixels.HostPixels)
 
 
 def test_a_host_image_has_no_mask_on_a_device() -> None:

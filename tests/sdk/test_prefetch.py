@@ -13,43 +13,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sessions import GLOBAL_TO_LOCAL, RecordingBackend, everything, make_image, make_segmenter
+from at_once import at_once
+from gated import CROP, gated
+from sessions import GLOBAL_TO_LOCAL, everything, make_image
 
 from clickmask import Segmenter
 from clickmask.errors import BackendError, ClickmaskError
 from clickmask.session import Session
 from clickmask.view import Box
 
-CROP = {"kind": "fbrs", "start_click": 2, "min_size": 40}
 WHOLE = Box(0, 0, 300, 200)
-
-
-class GatedBackend(RecordingBackend):
-    """Notes which thread encodes; encodes of the background thread wait while the gate is shut."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.gate, self.started = threading.Event(), threading.Event()
-        self.gate.set()
-        self.threads: list[str] = []
-
-    @property
-    def ahead(self) -> int:
-        """Encodes begun in the background."""
-        return sum("prefetch" in name for name in self.threads)
-
-    def encode(self, image: np.ndarray, local: bool = False) -> Any:
-        self.threads.append(threading.current_thread().name)
-        if "prefetch" in self.threads[-1]:
-            self.started.set()
-            assert self.gate.wait(timeout=10)
-        return super().encode(image, local)
-
-
-def gated(**overrides: Any) -> tuple[Segmenter, GatedBackend]:
-    plain = make_segmenter(**{"crop": CROP, **overrides})
-    backend = GatedBackend(plain.bundle.manifest, echo=True)
-    return Segmenter(plain.bundle, backend, prefetch=True), backend
 
 
 def script(session: Session, seed: int, pause: Callable[[], None], steps: int = 25) -> Iterator[tuple]:
@@ -272,6 +245,18 @@ def test_what_has_not_begun_is_dropped_when_it_is_outdated() -> None:
         assert busy.click(10, 10).any()
 
 
+def test_who_has_waited_longest_is_served_first() -> None:
+    segmenter, backend = gated()
+    shades = [0, 51, 102, 153]
+    with segmenter:
+        backend.gate.clear()
+        sessions = [segmenter.session(np.full((80, 80, 3), shade, np.uint8)) for shade in shades]
+        backend.gate.set()
+        segmenter.prefetcher.settle()
+    assert [round(255 * float(image[0, 0, 0, 0])) for image in backend.images] == shades
+    del sessions
+
+
 def test_errors_in_the_background_are_met_by_the_click_alone() -> None:
     segmenter, backend = gated()
     with segmenter:
@@ -353,6 +338,26 @@ def test_close_ends_the_thread_and_later_clicks_say_so() -> None:
     assert not thread.is_alive()
     with pytest.raises(BackendError, match=r"after close\(\)"):
         session.click(20, 20)
+    session.undo()  # which needs no network, and wants nothing encoded any more
+    at_once(lambda _: segmenter.prefetcher.settle(), 1, seconds=10)
+
+
+def test_the_thread_itself_may_close() -> None:
+    segmenter, backend = gated()
+    inner, closed = backend.encode, []
+
+    def closing(*arguments: Any, **options: Any) -> Any:
+        segmenter.prefetcher.close()  # waits for the thread, but not for itself
+        closed.append(True)
+        return inner(*arguments, **options)
+
+    backend.encode = closing
+    with segmenter:
+        session = segmenter.session(make_image(300, 200))
+        assert segmenter.prefetcher._thread is not None
+        segmenter.prefetcher._thread.join(timeout=10)
+        assert closed == [True]
+        del session
 
 
 def test_the_interpreter_ends_while_crops_are_being_encoded() -> None:

@@ -280,8 +280,9 @@ def test_a_failure_of_the_runtime_leaves_the_session_as_it_was(step) -> None:
 
 def test_a_failure_while_painting_leaves_the_session_as_it_was(monkeypatch) -> None:
     session, _ = new_session()
-    session.click(50, 50)
-    session.click(60, 50)
+    for x in (50, 60, 70):
+        session.click(x, 50)
+    session.undo()
     before = everything(session)
 
     def broken(*_):
@@ -289,7 +290,7 @@ def test_a_failure_while_painting_leaves_the_session_as_it_was(monkeypatch) -> N
 
     with monkeypatch.context() as patch:
         patch.setattr("clickmask.paste.paste_with_box", broken)
-        for attempt in (lambda: session.click(5, 5), lambda: session.undo(), lambda: session.remove(1)):
+        for attempt in (lambda: session.click(5, 5), session.undo, session.redo, lambda: session.remove(1)):
             with pytest.raises(MemoryError):
                 attempt()
     assert everything(session) == before

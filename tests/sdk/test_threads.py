@@ -157,6 +157,15 @@ def test_forks_of_one_session_run_at_once() -> None:
         np.testing.assert_array_equal(mask, expected)
 
 
+def test_forks_do_not_wait_for_each_other() -> None:
+    segmenter = slow_segmenter()
+    session = segmenter.session(make_image(64, 64))
+    session.click(10, 10)
+    sessions = [session, *(session.fork() for _ in range(3))]
+    together([lambda one=one: one.click(20, 20) for one in sessions])
+    assert segmenter.backend.most > 1
+
+
 def test_a_storm_of_mixed_calls_ends_in_a_state_that_replays() -> None:
     segmenter = make_segmenter(echo=True, crop=CROP)
     image = make_image(120, 90)
