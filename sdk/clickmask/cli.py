@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,13 +50,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser(words).parse_args(words)
     try:
         status: int = options.run(options)
+        sys.stdout.flush()
     except ClickmaskError as exc:
         print(f"clickmask: error: {' '.join(str(exc).split())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("clickmask: stopped", file=sys.stderr)
         return 130
+    except OSError as exc:  # files are checked where they are opened: what is left is standard output
+        return _unheard(exc)
     return status
+
+
+def _unheard(error: OSError) -> int:
+    """What to do when standard output cannot be written; gives the exit status."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes it once more
+    if not isinstance(error, BrokenPipeError):  # as `| head` leaves it, who has read enough
+        print(f"clickmask: error: standard output: {error.strerror}", file=sys.stderr)
+    return 1
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:

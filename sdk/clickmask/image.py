@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from .errors import InvalidInputError
 
-_MAX_SIDE = 1 << 20  # pixels; what the native library counts with
+MAX_SIDE = 1 << 20
+"""Most pixels of an image along a side: what the native library counts with."""
 
 _EXPECTED = "image must be a NumPy array of shape (H, W, 3) RGB, (H, W, 4) RGBA or (H, W) grey, dtype uint8"
 
@@ -65,9 +66,9 @@ def _checked(image: Any) -> NDArray[np.uint8]:
         raise InvalidInputError(f"{_EXPECTED}, but got shape {image.shape}; {_shape_hint(image.shape)}")
     if image.size == 0:
         raise InvalidInputError(f"{_EXPECTED} with at least one pixel, but got shape {image.shape}")
-    if max(image.shape[:2]) > _MAX_SIDE:
+    if max(image.shape[:2]) > MAX_SIDE:
         raise InvalidInputError(
-            f"{_EXPECTED} with at most {_MAX_SIDE} pixels a side, but got shape {image.shape}; cut it up"
+            f"{_EXPECTED} with at most {MAX_SIDE} pixels a side, but got shape {image.shape}; cut it up"
         )
     return image
 
@@ -76,7 +77,10 @@ def _dtype_hint(dtype: np.dtype[Any]) -> str:
     if dtype.kind == "f":
         return "if it is in [0, 1], convert with (image * 255).round().astype(numpy.uint8)"
     if dtype == np.uint16:
-        return "convert 16 bits with (image >> 8).astype(numpy.uint8)"
+        return (
+            "scale the levels low to high that matter to 8 bits, for example with "
+            "numpy.interp(image, (low, high), (0, 255)).astype(numpy.uint8)"
+        )
     if dtype == np.bool_:
         return "convert with image.astype(numpy.uint8) * 255"
     return "if its values are in [0, 255], convert with image.astype(numpy.uint8)"

@@ -52,7 +52,8 @@ def as_mask(mask: NDArray[Any], image_size: tuple[int, int] | None = None) -> Ma
             mask = mask != 0
     if mask.dtype != np.bool_:
         raise InvalidInputError(
-            f"mask must be bool, or uint8 of 0 and 1 or of 0 and 255, but got {mask.dtype} with others; "
+            f"mask must be bool, or uint8 of 0 and 1 or of 0 and 255, but got {mask.dtype}"
+            f"{' with other values' if mask.dtype == np.uint8 else ''}; "
             "convert labels or probabilities with a comparison, for example mask > 0.5"
         )
     return np.ascontiguousarray(mask)

@@ -8,6 +8,8 @@ have pixel *centres* at whole numbers, lies at (x + 0.5, y + 0.5) in this frame.
 from __future__ import annotations
 
 import functools
+import math
+import numbers
 from collections.abc import Iterator
 from itertools import compress, count, pairwise
 from typing import Any, NamedTuple
@@ -17,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import native_library
+from .errors import InvalidInputError
 from .mask import Mask, as_mask, mask_box
 from .native_pixels import Runs
 from .view import Box
@@ -36,7 +39,9 @@ class Region(NamedTuple):
     holes: list[Ring]
 
 
-def polygons(mask: Mask, box: Box | None = None, runs: Runs | None = None) -> list[list[float]]:
+def polygons(
+    mask: Mask, box: Box | None = None, runs: Runs | None = None, tolerance: float = 0.0
+) -> list[list[float]]:
     """COCO `segmentation` of a mask: one flat [x0, y0, x1, y1, ...] per 4-connected piece.
 
     The format has no holes: each polygon is an outer outline, and filling it fills the holes as well. Use
@@ -46,13 +51,28 @@ def polygons(mask: Mask, box: Box | None = None, runs: Runs | None = None) -> li
         mask: (H, W) bool.
         box: holds the whole object, where it is known: only that part is looked at.
         runs: of the mask, where they are known: it is not looked at.
+        tolerance: pixels that an outline may be away from the exact one, for fewer corners (Ramer, Douglas
+            and Peucker); 0 for the exact ones. One that would have fewer than three stays exact.
 
     Returns:
         Outlines along pixel edges (COCO frame: pixel (0, 0) covers [0, 1) x [0, 1)); [] for an empty mask.
+
+    Raises:
+        InvalidInputError: the tolerance is no number of at least 0.
     """
+    if not isinstance(tolerance, numbers.Real) or not 0 <= tolerance < math.inf:
+        raise InvalidInputError(f"tolerance must be a number of pixels of at least 0, but got {tolerance!r}")
     found = _outlines(as_mask(mask), box, runs)
+    if tolerance:
+        rings = (found.corners[start:end] for start, end in compress(found.spans, found.outer))
+        return [_simpler(ring, float(tolerance)).astype(float).ravel().tolist() for ring in rings]
     flat = _floats(1 << max(mask.shape).bit_length())[found.corners.ravel()]
     return [flat[2 * start : 2 * end].tolist() for start, end in compress(found.spans, found.outer)]
+
+
+def _simpler(ring: Ring, tolerance: float) -> Ring:
+    fewer = cv2.approxPolyDP(ring[:, None], tolerance, closed=True)[:, 0]
+    return ring if len(fewer) < 3 else np.asarray(fewer)
 
 
 @functools.cache

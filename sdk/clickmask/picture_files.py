@@ -26,7 +26,7 @@ def read_picture(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     """Read an image file as (H, W, 3) uint8 RGB, turned as its EXIF orientation says.
 
     Raises:
-        InvalidInputError: No such file, or not an image that OpenCV reads.
+        InvalidInputError: No such file, not an image that OpenCV reads, or one of more than 8 bits a channel.
     """
     try:
         # Not cv2.imread, which writes to stderr and fails on non-ASCII paths under Windows.
@@ -36,13 +36,19 @@ def read_picture(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
             f"image: expected a readable file, got {str(path)!r}: {exc.strerror}."
         ) from exc
     try:
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        depth_as_is = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+        picture = cv2.imdecode(data, depth_as_is) if data.size else None
     except cv2.error:
         picture = None
     if picture is None:
         raise InvalidInputError(
             f"image: expected a picture that OpenCV reads (JPEG, PNG, TIFF, ...), got {str(path)!r}, which "
             "is not."
+        )
+    if picture.dtype != np.uint8:  # cut to 8 bits, scans of few of their levels would be black
+        raise InvalidInputError(
+            f"image: expected 8 bits a channel, got {picture.dtype} in {str(path)!r}; scale the levels that "
+            "matter to [0, 255] and save it anew."
         )
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
 

@@ -268,9 +268,9 @@ class Session:
         view = self._history.now.view
         return view.box if view else None
 
-    def polygons(self) -> list[list[float]]:
-        """The mask's outer outlines as COCO `segmentation`, no holes; [] if empty (`outlines.polygons`)."""
-        return polygons(*self._painted())
+    def polygons(self, tolerance: float = 0.0) -> list[list[float]]:
+        """The outer outlines as COCO `segmentation`, within `tolerance` pixels; see `outlines.polygons`."""
+        return polygons(*self._painted(), tolerance)
 
     def regions(self) -> list[Region]:
         """The mask's outlines with their holes, exact; [] if empty (`outlines.regions`)."""

@@ -343,6 +343,14 @@ def test_a_broken_coco_file_is_refused(tmp_path: Path, changes: dict[str, Any]) 
         read_dataset(tmp_path)
 
 
+@pytest.mark.parametrize("width", [40.0, "40", None, -4, 0, True, 10**9], ids=repr)
+def test_a_size_that_is_no_number_of_pixels_is_refused(tmp_path: Path, width: Any) -> None:
+    image = {"id": 5, "file_name": "000000000005.jpg", "width": width, "height": SIZE[0]}
+    write_coco(tmp_path, images=[image])
+    with pytest.raises(InvalidInputError, match="of image 5, which are no numbers of pixels"):
+        read_dataset(tmp_path)
+
+
 def test_annotations_of_images_that_the_file_does_not_list_are_named(tmp_path: Path) -> None:
     write_coco(tmp_path, annotations=[{"id": 1, "image_id": 7, "area": 9.0, "segmentation": [SQUARE]}])
     with pytest.raises(InvalidInputError, match="images that it does not list: 7"):

@@ -187,12 +187,23 @@ def broken(change: str) -> Any:
         run["curves"].append(run["curves"][0])
     elif change == "figures":
         run["figures"] = None
+    elif change == "text":
+        run["curves"][0]["ious"][0] = "0.9"
+    elif change == "null":
+        run["curves"][0]["seconds"][0] = None
+    elif change == "clicks":
+        run["settings"]["clicks"] = "20"
+    elif change == "none":
+        run["settings"]["objects"], run["curves"] = 0, []
     else:
         run["curves"][1][change] = []
     return run
 
 
-@pytest.mark.parametrize("change", ["ious", "boundary_f", "seconds", "few", "many", "figures"])
+LISTS = ["ious", "boundary_f", "seconds"]
+
+
+@pytest.mark.parametrize("change", [*LISTS, "few", "many", "figures", "text", "null", "clicks", "none"])
 def test_a_report_that_no_figure_can_be_made_of_is_refused(tmp_path: Path, change: str) -> None:
     path = tmp_path / "report.json"
     write_report(path, [broken(change)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis.extra.numpy import arrays
 from pictures import RING, picture
 
 from clickmask import native_library, native_pixels, outlines, paste
+from clickmask.errors import InvalidInputError
 from clickmask.mask import mask_box
 from clickmask.outlines import Region, polygons, regions
 from clickmask.view import Box, View
@@ -84,6 +87,38 @@ def test_polygons_are_the_outer_rings_and_holes_cost_them_no_labelling(monkeypat
     assert any(region.holes for region in regions(noise))
     monkeypatch.delattr("cv2.connectedComponents")
     assert polygons(noise) == outer
+
+
+def _distance(points: np.ndarray, ring: np.ndarray) -> np.ndarray:
+    """Of each point (x, y) from the nearest edge of a closed ring, edge by edge."""
+    starts, ends = ring, np.roll(ring, -1, axis=0)
+    along = ends - starts
+    offset = points[:, None] - starts
+    share = np.clip((offset * along).sum(-1) / np.maximum((along**2).sum(-1), 1e-12), 0, 1)
+    return np.hypot(*np.moveaxis(offset - share[..., None] * along, -1, 0)).min(axis=1)
+
+
+@pytest.mark.parametrize("tolerance", [0.8, 1.5, 4.0])
+def test_polygons_within_a_tolerance_have_fewer_corners_and_are_no_further_off(tolerance: float) -> None:
+    rows, columns = np.mgrid[:120, :160]
+    mask = np.hypot(rows - 60, columns - 70) < 40 + 6 * np.sin(columns / 5)
+    (exact,), (fewer,) = polygons(mask), polygons(mask, tolerance=tolerance)
+    corners, kept = (np.reshape(ring, (-1, 2)) for ring in (exact, fewer))
+    assert len(kept) < len(corners) / 1.5
+    assert _distance(corners, kept).max() <= tolerance
+    assert _distance(kept, corners).max() == 0  # corners are left out, none is moved
+
+
+def test_a_piece_smaller_than_the_tolerance_keeps_its_outline() -> None:
+    mask = np.zeros((20, 20), bool)
+    mask[5, 5] = True
+    assert polygons(mask, tolerance=8) == polygons(mask)
+
+
+@pytest.mark.parametrize("tolerance", [-1, float("nan"), float("inf"), "2", None])
+def test_a_tolerance_is_a_number_of_pixels(tolerance: Any) -> None:
+    with pytest.raises(InvalidInputError, match="tolerance must be a number of pixels"):
+        polygons(np.ones((3, 3), bool), tolerance=tolerance)
 
 
 def test_an_island_in_a_hole_is_a_region_of_its_own() -> None:

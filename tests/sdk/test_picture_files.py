@@ -50,10 +50,18 @@ def test_picture_is_rgb_whatever_the_file_holds(tmp_path: Path) -> None:
     red = np.zeros((4, 5, 4), np.uint8)
     red[..., 2:] = 255  # BGRA
     (tmp_path / "red.png").write_bytes(cv2.imencode(".png", red)[1].tobytes())
-    (tmp_path / "grey.png").write_bytes(cv2.imencode(".png", np.full((4, 5), 65535, np.uint16))[1].tobytes())
+    (tmp_path / "grey.png").write_bytes(cv2.imencode(".png", np.full((4, 5), 255, np.uint8))[1].tobytes())
 
     np.testing.assert_array_equal(read_picture(tmp_path / "red.png")[0, 0], [255, 0, 0])
     np.testing.assert_array_equal(read_picture(tmp_path / "grey.png")[0, 0], [255, 255, 255])
+
+
+@pytest.mark.parametrize("channels", [(), (3,)], ids=["grey", "colour"])
+def test_more_than_8_bits_are_not_cut_to_them(tmp_path: Path, channels: tuple[int, ...]) -> None:
+    scan = np.full((4, 5, *channels), 1500, np.uint16)  # a level of a CT scan: 5 of 255
+    (tmp_path / "scan.png").write_bytes(cv2.imencode(".png", scan)[1].tobytes())
+    with pytest.raises(InvalidInputError, match="expected 8 bits a channel, got uint16"):
+        read_picture(tmp_path / "scan.png")
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n"], ids=["empty", "header_alone"])

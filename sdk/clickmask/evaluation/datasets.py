@@ -26,6 +26,7 @@ from clickmask.evaluation.truths import (
     read_indices,
     read_sbd_instances,
 )
+from clickmask.image import MAX_SIDE
 
 _MARKERS = {
     "indexed": ("images", "masks", "instances.json"),
@@ -237,7 +238,7 @@ def _coco(root: Path, split: str | None) -> list[Sample]:
 def _coco_sample(root: Path, split: str, annotation: dict[str, Any], image: dict[str, Any]) -> Sample:
     folders = (root / split, root / "images" / split, root / "images")
     photo = next((f / image["file_name"] for f in folders if (f / image["file_name"]).is_file()), None)
-    truth = CocoTruth((image["width"], image["height"]), json.dumps(annotation["segmentation"]))
+    truth = CocoTruth(_coco_size(image), json.dumps(annotation["segmentation"]))
     return Sample(str(annotation["id"]), photo or folders[0] / image["file_name"], truth, image["file_name"])
 
 
@@ -245,4 +246,11 @@ def _is_empty(annotation: dict[str, Any], image: dict[str, Any]) -> bool:
     """Whether an annotation covers no pixel, as a few polygons of COCO do."""
     if annotation["area"] >= _TINY:
         return False
-    return not coco_mask(annotation["segmentation"], (image["width"], image["height"])).any()
+    return not coco_mask(annotation["segmentation"], _coco_size(image)).any()
+
+
+def _coco_size(image: dict[str, Any]) -> tuple[int, int]:
+    sides = (image["width"], image["height"])
+    if not all(type(side) is int and 1 <= side <= MAX_SIDE for side in sides):
+        raise ValueError(f"width and height {sides} of image {image['id']!r}, which are no numbers of pixels")
+    return sides

@@ -124,6 +124,11 @@ def _check_curves(run: Run) -> None:
     curves, objects = curves_of(run), run["settings"]["objects"]
     if not all(curve.ious and curve.boundary and curve.seconds for curve in curves):
         raise ValueError("a curve without a click")
+    values = (value for curve in curves for value in (*curve.ious, *curve.boundary, *curve.seconds))
+    if not all(type(value) in (int, float) for value in values):
+        raise ValueError("a curve of other things than numbers")
+    if type(objects) is not int or objects < 1 or type(run["settings"]["clicks"]) is not int:
+        raise ValueError("clicks or objects that are no numbers of them")
     if len(curves) > objects or (run["complete"] and (len(curves) < objects or not run["figures"])):
         raise ValueError(f"{len(curves)} curves of {objects} objects, complete: {run['complete']}")
 
