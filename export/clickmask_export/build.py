@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +15,7 @@ from clickmask.backends import open_backend
 from clickmask.backends.diffusion import Place, choose
 from clickmask.bundle import Bundle
 from clickmask.engine_facts import MAX_BATCH
-from clickmask.manifest import Artefact, Parity, Source
+from clickmask.manifest import Artefact, InputSpec, Parity, Source
 from clickmask.manifest import Precision as ArtefactPrecision
 from clickmask_export import graph_lint
 from clickmask_export.bundle_writer import (
@@ -94,8 +94,8 @@ def build(request: Request, progress: Progress) -> dict[str, Mapping[str, Parity
     """
     targets = _targets(request)
     check_place(request.output, force=request.force)
-    photo = load_photo(request.parity_image)
     calibration = _calibration(request)
+    pictures = _pictures(request, calibration)
     networks, source = _open(request, progress)
     recipe = make_recipe(next(iter(networks.values())), request.overrides)
     check_strategy(networks, recipe)
@@ -112,11 +112,7 @@ def build(request: Request, progress: Progress) -> dict[str, Mapping[str, Parity
         )
         specs = {graph.name: graph.spec for graph in graphs}
         draft = draft_bundle(folder, source, recipe, specs, artefacts)
-        cases = (
-            list(make_cases(recipe.input, photo))
-            if calibration is None
-            else held_cases(calibration.held, recipe.input)
-        )
+        cases = pictures(recipe.input)
         references = {
             name: _reference(name, Reference(network, diffusion, recipe.flip), cases, recipe, progress)
             for name, network in networks.items()
@@ -175,7 +171,22 @@ def _calibration(request: Request) -> Calibration | None:
             "--precision int8 and --calibration belong together: the ranges of 8-bit integers are measured "
             "on photographs; give both or neither"
         )
-    return None if request.calibration is None else load_calibration(request.calibration)
+    if request.calibration is None:
+        return None
+    if request.parity_image is not None:
+        raise RecipeError(
+            "--parity-image and --calibration exclude each other: 8-bit integers are compared on photographs "
+            "of --calibration that are held back; leave --parity-image out"
+        )
+    return load_calibration(request.calibration)
+
+
+def _pictures(request: Request, calibration: Calibration | None) -> Callable[[InputSpec], list[Case]]:
+    """What artefacts are compared on; a photograph that cannot be read is told of here, before the work."""
+    if calibration is not None:
+        return lambda spec: held_cases(calibration.held, spec)
+    photo = load_photo(request.parity_image)
+    return lambda spec: list(make_cases(spec, photo))
 
 
 def _make(

@@ -313,6 +313,10 @@ def test_int8_is_not_for_torchscript():
         (["--target", "tensorrt", "--optimization-level", "9"], "expected 0 to 5, got 9"),
         (["--precision", "int8"], "belong together"),
         (["--calibration", "photos"], "belong together"),
+        (
+            ["--precision", "int8", "--calibration", "photos", "--parity-image", "photo.png"],
+            "exclude each other",
+        ),
     ],
 )
 def test_options_that_do_not_fit_are_refused_before_any_work(capsys, tmp_path, monkeypatch, options, message):

@@ -83,6 +83,16 @@ def test_every_option(options):
 
 
 @pytest.mark.parametrize(
+    "place", [(7.6, 0.8), (1.6, 10.2), (7.6, 12.8), (1.6, -4.8), (15.8, 20.6), (7.6, 20.8)], ids=str
+)
+def test_a_pixel_on_the_rim_of_a_disk_is_on_the_side_that_the_graph_has_it(place):
+    """Five pixels from the click but for rounding: any other rounding draws another disk."""
+    image = np.random.default_rng(0).random((40, 40, 3), np.float32)
+    scene = np.full((40, 40), -2, np.float32), image, np.array([[*place, 1]], np.float32)
+    np.testing.assert_allclose(run(OFFICIAL, scene), run_torch(OFFICIAL, scene), atol=2e-3)
+
+
+@pytest.mark.parametrize(
     ("height", "width"),
     [(1, 1), (1, 300), (300, 1), (2, 3), (7, 33), (31, 64), (65, 17), (40, 32), (8, 257)],
 )

@@ -16,6 +16,7 @@ from squares import write_set
 from clickmask.encode import image_tensor, mask_probability
 from clickmask.view import Box, View
 from clickmask_models.presets import DEFAULT, pipeline
+from clickmask_training import samples
 from clickmask_training.augment import Crop, render, training_crop
 from clickmask_training.clicks import corrective_click, random_clicks
 from clickmask_training.config import ConfigError, TrainingConfig, read_config
@@ -226,6 +227,14 @@ def test_an_object_that_its_mask_does_not_show_is_passed_over(tmp_path: Path) ->
     Image.fromarray(np.zeros((120, 160), np.uint8)).convert("P").save(tmp_path / "pair/masks/0.png")
     with pytest.raises(ConfigError, match="got none in 100 draws"):
         TrainingData(tmp_path, {"pair": 1.0}).draw(rng)
+
+
+def test_views_that_always_lose_their_object_end_in_words(
+    data: TrainingData, config: TrainingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(samples, "_LEAST", 1 << 20)  # as whole photographs in small crops, of small objects
+    with pytest.raises(ConfigError, match=r"expected crops of .* got none in 100 draws"):
+        make_batch(data, config, 0)
 
 
 def test_a_batch_is_a_function_of_seed_and_step(data: TrainingData, config: TrainingConfig) -> None:

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from clickmask_models.backbones import mobilenet_v2, resnet
 from clickmask_models.presets import pipeline, preset
-from clickmask_training.augment import training_crop
+from clickmask_training.augment import Crop, training_crop
+from clickmask_training.checks import ConfigError
 from clickmask_training.clicks import corrective_click, no_clicks, random_clicks
 from clickmask_training.compose import paste_object, shape_scene
 from clickmask_training.config import TrainingConfig
@@ -24,6 +25,7 @@ from clickmask_training.data import TrainingData
 from clickmask_training.pixels import OTHER
 
 _LEAST = 20  # pixels of the object that a crop must show
+_DRAWS = 100  # of crops, until one does
 
 
 class Batch(NamedTuple):
@@ -141,12 +143,7 @@ def _sample(
 
     ``shared`` are the rounds of the whole batch; None draws the sample's own.
     """
-    rule = pipeline(config.network).crop
-    while True:
-        image, mask = _scene(data, config, rng)
-        crop = training_crop(image, mask, shape, config.view, config.colour, rule, rng)
-        if (crop.mask == 1).sum() >= _LEAST:  # else the view has lost the object
-            break
+    crop = _crop(data, config, shape, rng)
     previous = np.zeros(shape, dtype=np.float32)
     rounds = _rounds(config, rng) if shared is None else shared
     masked = rng.random() < config.mask_share
@@ -165,6 +162,26 @@ def _sample(
         clicks = random_clicks(crop.mask, config.clicks, rng, alone=alone)
     mask = np.where(crop.mask == OTHER, np.uint8(0), crop.mask)
     return crop.image, mask, clicks, previous, np.array(rounds), np.array(midway), crop.inside
+
+
+def _crop(
+    data: TrainingData, config: TrainingConfig, shape: tuple[int, int], rng: np.random.Generator
+) -> Crop:
+    """A view that has not lost its object.
+
+    Raises:
+        ConfigError: hardly any has not.
+    """
+    rule = pipeline(config.network).crop
+    for _ in range(_DRAWS):
+        image, mask = _scene(data, config, rng)
+        crop = training_crop(image, mask, shape, config.view, config.colour, rule, rng)
+        if (crop.mask == 1).sum() >= _LEAST:
+            return crop
+    raise ConfigError(
+        f"view, crop_sizes: expected crops of {shape[1]} x {shape[0]} that show {_LEAST} pixels of an "
+        f"object, got none in {_DRAWS} draws; choose larger crops, a smaller view.scale or less view.whole"
+    )
 
 
 def _rounds(config: TrainingConfig, rng: np.random.Generator) -> int:

@@ -106,7 +106,7 @@ CLICKMASK_ON_BOTH float source(const clickmask_diffusion_options &o, float logit
   for (int i = 0; i < click_count; ++i) {
     const float label = clicks[3 * i + 2];
     if (label != 0.0f && label != 1.0f) continue;
-    const float dx = x - ((clicks[3 * i] + 0.5f) - 0.5f), dy = y - ((clicks[3 * i + 1] + 0.5f) - 0.5f);
+    const float dx = x - clicks[3 * i], dy = y - clicks[3 * i + 1];
     float &slot = nearest[label == 1.0f ? 1 : 0];
     slot = fminf(slot, dy * dy + dx * dx);
   }

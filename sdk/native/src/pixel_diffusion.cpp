@@ -34,7 +34,7 @@ float reach_squared(const clickmask_diffusion_options &options) {
   return options.click_map == CLICKMASK_GAUSSIAN ? 120.0f * size2 : size2;
 }
 
-// Lowers `nearest` to the squared distances to one click. Coordinates are rounded as the graph rounds them.
+// Lowers `nearest` to the squared distances to one click.
 void meet_click(float x, float dy2, float reach, int first, int count, float *nearest) {
   const float low = std::ceil(x - reach) - 1.0f, high = std::floor(x + reach) + 1.0f;
   const float begin = std::max(low, static_cast<float>(first));
@@ -55,7 +55,7 @@ bool meet_clicks(const clickmask_diffusion_options &options, const float *clicks
   bool met = false;
   for (int i = 0; i < click_count; ++i) {
     const float *click = clicks + 3 * i;
-    const float x = (click[0] + 0.5f) - 0.5f, dy = static_cast<float>(y) - ((click[1] + 0.5f) - 0.5f);
+    const float x = click[0], dy = static_cast<float>(y) - click[1];
     const bool positive = click[2] == 1.0f;
     if (!(positive || click[2] == 0.0f) || !(dy * dy <= limit)) continue;
     if (!met) std::fill(nearest[0], nearest[0] + 2 * kSegment, kNoClick);
