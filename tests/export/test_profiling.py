@@ -18,7 +18,8 @@ from clickmask.bundle import Bundle
 from clickmask.clicks import Click
 from clickmask.segmenter import Segmenter
 from clickmask_export.profiling import crowd
-from clickmask_export.profiling.clicks import FIRST, MOVED, SAME, UNDO, measure_clicks
+from clickmask_export.profiling.around import measure_around
+from clickmask_export.profiling.clicks import FIRST, MOVED, SAME, TWICE, UNDO, measure_clicks
 from clickmask_export.profiling.crowd import measure_crowd
 from clickmask_export.profiling.plot import draw
 from clickmask_export.profiling.recorder import timed_click
@@ -112,6 +113,20 @@ def test_clicks_are_told_apart_by_what_they_find():
         assert "encoder" not in kinds[SAME]["stages"]
         assert kinds[MOVED]["stages"]["encoder"] >= 20
         assert kinds[UNDO]["max"] < kinds[SAME]["min"] + 5
+
+
+def test_clicks_that_are_looked_at_closely_are_a_kind_of_their_own():
+    """Whether the half that they look at was encoded or not: two passes are no click in the same crop."""
+    close = {"kind": "none", "start_click": 2, "close_above": 0.0}
+    (kinds,) = (row["clicks"]["64"] for row in measured([slow_subject(crop=close, decoder=0.005)], 2))
+    assert set(kinds) == {FIRST, TWICE, UNDO}
+    assert kinds[TWICE]["min"] >= 10
+    around = measure_around(slow_subject(crop=close), PHOTO, CLICKS, 2)
+    assert {kind: figures["a click"]["count"] for kind, figures in around.items() if kind != "once"} == {
+        FIRST: 4,  # of two rounds, each with close looks and without
+        TWICE: 4,
+        SAME: 4,
+    }
 
 
 def test_many_sessions_at_once_get_more_done_where_the_backend_sleeps():

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from clickmask.clicks import Click
+from clickmask_export.profiling.clicks import kind_of
 from clickmask_export.profiling.figures import summary
 from clickmask_export.profiling.recorder import CHECKS, PASTE, PREPARE, timed_click
 from clickmask_export.profiling.scenes import Image
@@ -19,21 +21,25 @@ INTAKE, POLYGONS = "session begins", "polygons"
 def measure_around(
     subject: Subject, photo: Image, clicks: Sequence[Click], rounds: int
 ) -> dict[str, dict[str, Any]]:
-    """Times of the host's steps on a photo, in sessions of the bundle's own settings without prefetch.
+    """Times of the host's steps on a photo, in sessions without prefetch.
+
+    They have the bundle's own settings, and in turns with them the same without close looks, whose clicks are
+    what a photo shows that is no larger than the network's input.
 
     Returns:
-        Kind of click ("first click", "same crop" or "moved crop") to step to ``summary`` in milliseconds:
+        Kind of click (``clicks.kind_of``) to step to ``summary`` in milliseconds:
         ``prepare`` (crop, resize, clicks, previous mask), ``checks``, ``paste`` (logits to mask), their sum
         as ``a click``, and ``polygons`` of the mask; and "once" to the time that ``session begins`` takes.
     """
     times: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for number in range(rounds + 1):
-        session, begun = _timed(lambda: subject.segmenter.session(photo, prefetch=False))
-        kept = times if number else defaultdict(lambda: defaultdict(list))
+    own = subject.segmenter.bundle.manifest.crop
+    for number, policy in enumerate((own, replace(own, close_above=None)) * (rounds + 1)):
+        session, begun = _timed(lambda how=policy: subject.segmenter.session(photo, how, prefetch=False))
+        kept = times if number > 1 else defaultdict(lambda: defaultdict(list))
         kept["once"][INTAKE].append(begun)
         for place, at in enumerate(clicks):
             click = timed_click(subject.recording, lambda at=at, s=session: s.click(at.x, at.y, at.positive))
-            kind = "first click" if place == 0 else "moved crop" if click.encoded else "same crop"
+            kind = kind_of(place, click)
             steps = {step: click.stages.get(step, 0.0) for step in (PREPARE, CHECKS, PASTE)}
             _, outlines = _timed(session.polygons)
             for step, spent in (steps | {"a click": sum(steps.values()), POLYGONS: outlines}).items():

@@ -18,8 +18,8 @@ from clickmask_export.profiling.recorder import STAGES, TimedClick, timed_click
 from clickmask_export.profiling.scenes import Image
 from clickmask_export.profiling.subject import Subject, synchroniser
 
-FIRST, SAME, MOVED, UNDO = "first click", "same crop", "moved crop", "undo"
-KINDS = (FIRST, SAME, MOVED, UNDO)
+FIRST, SAME, MOVED, TWICE, UNDO = "first click", "same crop", "moved crop", "seen twice", "undo"
+KINDS = (FIRST, SAME, MOVED, TWICE, UNDO)
 _STAGE_ROUNDS = 5  # of a GPU's steps, which are timed apart as each is waited for
 
 _Times = dict[str, list[TimedClick]]
@@ -75,12 +75,21 @@ def _session(subject: Subject, photo: Image, clicks: Sequence[Click], size: int,
     session = subject.segmenter.session(photo, size=size, prefetch=False)
     for number, click in enumerate(clicks):
         timed = timed_click(subject.recording, lambda at=click: session.click(at.x, at.y, at.positive))
-        times[FIRST if number == 0 else MOVED if timed.encoded else SAME].append(timed)
+        times[kind_of(number, timed)].append(timed)
     while session.can_undo:
         start = time.perf_counter()
         session.undo()
         spent = 1e3 * (time.perf_counter() - start)
-        times[UNDO].append(TimedClick(spent, 0, waited=False, stages={}))
+        times[UNDO].append(TimedClick(spent, 0, 0, waited=False, stages={}))
+
+
+def kind_of(number: int, click: TimedClick) -> str:
+    """Of the click of that number, from 0, in its session; seen twice: closely, or by global to local."""
+    if number == 0:
+        return FIRST
+    if click.passes > 1:
+        return TWICE
+    return MOVED if click.encoded else SAME
 
 
 def _report(times: _Times, staged: _Times) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clickmask.evaluation.drawing import FAINT, GRID, INK, PALETTE, Canvas, Colour
-from clickmask_export.profiling.clicks import KINDS, MOVED, SAME
+from clickmask_export.profiling.clicks import KINDS, MOVED, SAME, TWICE
 from clickmask_export.profiling.recorder import STAGES
 
 _WIDTH, _LEFT, _RIGHT = 1480, 300, 1340
@@ -27,7 +27,7 @@ def draw(path: Path, report: Mapping[str, Any]) -> None:
     rows = [row for bundle in report["bundles"] for row in _rows(bundle)]
     if not rows:
         raise ValueError("a plot needs the part 'clicks', and this report has none")
-    staged = [row for row in rows if row[1] in (MOVED, SAME) and row[2]["stages"]]
+    staged = [row for row in rows if row[1] in (MOVED, SAME, TWICE) and row[2]["stages"]]
     height = 2 * _HEAD + _STEP * (len(rows) + len(staged)) + 190
     canvas = Canvas(_WIDTH, height)
     below = _spans(canvas, rows, 40)

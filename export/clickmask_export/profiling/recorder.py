@@ -147,12 +147,14 @@ class TimedClick:
     Attributes:
         ms: from the call to the mask.
         encoded: crops that this call encoded itself.
+        passes: of the network.
         waited: whether a crop that it needed was not encoded yet when it began.
         stages: milliseconds by stage; together ``ms``.
     """
 
     ms: float
     encoded: int
+    passes: int
     waited: bool
     stages: dict[str, float]
 
@@ -167,6 +169,7 @@ def timed_click(recording: Recording, click: Callable[[], Any]) -> TimedClick:
     return TimedClick(
         ms=1e3 * (end - start),
         encoded=sum(span.name == _ENCODE for span in mine),
+        passes=sum(span.name == _DECODE for span in mine),
         waited=any(span.encoded > start for span in mine),
         stages=_stages(mine, start, end),
     )
