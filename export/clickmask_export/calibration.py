@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from clickmask.encode import image_tensor
+from clickmask.errors import InvalidInputError
 from clickmask.manifest import InputSpec
+from clickmask.picture_files import read_picture
 from clickmask.view import Box, View
 from clickmask_export.errors import RecipeError
 from clickmask_export.parity_cases import Case
@@ -88,7 +89,7 @@ def held_cases(photos: tuple[Photo, ...], spec: InputSpec) -> list[Case]:
 
 
 def _read(path: Path) -> Photo:
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise RecipeError(f"--calibration: {path.name} is no picture that can be read: remove it")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    try:
+        return read_picture(path)
+    except InvalidInputError as exc:
+        raise RecipeError(f"--calibration: expected pictures alone; remove {path.name}: {exc}") from exc

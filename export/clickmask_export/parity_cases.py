@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from clickmask.encode import click_slots, image_tensor
+from clickmask.errors import InvalidInputError
 from clickmask.manifest import InputSpec
+from clickmask.picture_files import read_picture
 from clickmask.view import Box, View
 from clickmask_export.errors import BuildError
 
@@ -55,12 +56,10 @@ def load_photo(path: Path | None) -> NDArray[np.uint8]:
                 'pip install "clickmask[examples]", or name one with --parity-image'
             ) from None
         return np.asarray(data.astronaut())
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
-    if image is None:
-        raise BuildError(
-            f"expected a photograph at {path}, got {'no such file' if not path.is_file() else 'no image'}"
-        )
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    try:
+        return read_picture(path)
+    except InvalidInputError as exc:
+        raise BuildError(f"expected a photograph to compare on: {exc}") from exc
 
 
 def make_cases(spec: InputSpec, photo: NDArray[np.uint8]) -> Iterator[Case]:

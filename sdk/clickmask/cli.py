@@ -6,6 +6,7 @@ What a user can put right ends in one line on stderr and exit status 1; a wrong 
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import sys
@@ -19,7 +20,7 @@ from . import __version__
 from .backends.diffusion import choose
 from .bundle import bundle_path, read_manifest_file
 from .clicks import Click
-from .crop import CropKind
+from .crop import CropKind, CropPolicy
 from .doctor import examine
 from .errors import ClickmaskError, InvalidInputError
 from .manifest import Checkpoint, Manifest
@@ -27,6 +28,8 @@ from .picture_files import LOSSLESS, check_target, overlay, read_picture, write_
 from .segmenter import Segmenter
 from .whole_files import check_targets
 
+# What writing to standard output ends with:
+_OF_STREAMS = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 _BUNDLE_HELP = "a bundle's folder; 'default' or '-' for the one that ships with clickmask"
 
 
@@ -50,14 +53,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser(words).parse_args(words)
     try:
         status: int = options.run(options)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None where it was closed before the start
+            sys.stdout.flush()
     except ClickmaskError as exc:
         print(f"clickmask: error: {' '.join(str(exc).split())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("clickmask: stopped", file=sys.stderr)
         return 130
-    except OSError as exc:  # files are checked where they are opened: what is left is standard output
+    except OSError as exc:
+        if exc.filename is not None or exc.errno not in _OF_STREAMS:
+            raise
         return _unheard(exc)
     return status
 
@@ -175,9 +181,7 @@ def _segment(options: argparse.Namespace) -> int:
         trust_host_code=options.trust_host_code,
     ) as segmenter:
         session = segmenter.session(image, crop_policy=options.crop_policy, size=options.size)
-        for click in options.clicks:
-            session.click(click.x, click.y, click.positive)
-        mask = session.mask
+        mask = session.replay(options.clicks)
         where = f"{segmenter.backend.name} on {segmenter.backend.device}"
     if options.out:
         write_picture(options.out, np.where(mask, 255, 0).astype(np.uint8))
@@ -193,6 +197,13 @@ def _info(options: argparse.Namespace) -> int:
     return 0
 
 
+def _crop(policy: CropPolicy) -> str:
+    words = "none" if policy.kind == "none" else f"{policy.kind} from click {policy.start_click}"
+    if policy.close_above is None:
+        return words
+    return f"{words}; closely above {policy.close_above:g} times the largest input size"
+
+
 def _table(manifest: Manifest) -> str:
     crop, spec = manifest.crop, manifest.input
     rows = [
@@ -205,7 +216,7 @@ def _table(manifest: Manifest) -> str:
         ("input sizes", ", ".join(map(str, spec.sizes)) + f", {spec.fit}, coordinates {spec.coordinates}"),
         ("clicks", f"at most {spec.max_clicks}, {manifest.click_maps.kind} {manifest.click_maps.radius:g}"),
         ("previous mask", "yes" if spec.previous_mask else "no"),
-        ("crop", "none" if crop.kind == "none" else f"{crop.kind} from click {crop.start_click}"),
+        ("crop", _crop(crop)),
         ("flip averaging", "yes" if manifest.flip_averaging else "no"),
         ("threshold", f"{manifest.threshold:g}"),
         ("pixel diffusion", _pixel_diffusion(manifest)),

@@ -38,8 +38,8 @@ class CropPolicy:
         hysteresis_iou: "fbrs" and "stable" move the crop when the product of the IoUs of its rows and of its
             columns with those of the new box falls below this, in [0, 1].
         close_above: a click in a crop whose long side is more than this many times the bundle's largest input
-            size is looked at once more, closely (`close_box`), from `start_click` on: 1 where crops are
-            shrunk, 0 for all. None for never, which "global_to_local" needs.
+            size is looked at once more, closely (`close_box`), from `start_click` on: 1 for crops larger than
+            that, 0 for all. None for never, which "global_to_local" needs.
 
     Raises:
         InvalidInputError: an unknown kind or a number out of range.
@@ -97,8 +97,8 @@ class CropPolicy:
             name: "paper": from the third click, +40 %, a new crop each click; "fbrs": from the second
                 click, +40 %, hysteresis 0.5; both with a least side of 200 px (f-BRS). "stable": from the
                 second click, +30 %, hysteresis 0.3, a least side of 64 px and 35 % of the image's short one,
-                and a close look where that is shrunk (chosen with clickmask_training.benchmark_crops on
-                training images). "global_to_local": from
+                with close looks in crops that are larger than the largest input size (chosen with
+                clickmask_training.benchmark_crops on training images). "global_to_local": from
                 the first click, +40 %, no least side (the CSFP paper). "none": the whole image.
 
         Raises:
@@ -213,8 +213,8 @@ def _near(place: int, low: int, high: int, side: int) -> tuple[int, int]:
     """Of [low, high), `side` around a place as nearly as steps of half of that allow."""
     if high - low <= side:
         return low, high
-    step = max(1, side // 2)
-    start = low + step * max(0, round((place - side / 2 - low) / step))
+    step = -(-side // 2)  # so that the third place, of three at most, is the last
+    start = low + max(0, 2 * (place - low) - side + step) // (2 * step) * step
     start = min(start, high - side)
     return start, start + side
 

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from .backends.base import Backend, Features
     from .pixels import Pixels
 
-CROPS_BYTES = 80 << 20
+CROPS_BYTES = 120 << 20
 """Default budget. A crop of the default bundle with the fused kernel takes 106 bytes a network pixel (image
-and features 38, affinities 68): 15 MiB at 384, 27 at 512 and 37 at 608, of which two fit."""
+and features 38, affinities 68): 15 MiB at 384, 27 at 512 and 37 at 608, of which three fit: the whole image,
+an object's crop and a close look in it."""
 
 _Key = tuple[View, bool]
 

@@ -72,9 +72,10 @@ def overlay(image: NDArray[np.uint8], mask: NDArray[np.bool_], clicks: Iterable[
     drawn[mask & (inner[1:-1, 1:-1] == 0)] = _OUTLINE
     radius = max(3, short_side // 100)
     for click in clicks:
-        centre = (round(click.x), round(click.y))
-        cv2.circle(drawn, centre, radius + max(1, radius // 3), _RIM, cv2.FILLED, cv2.LINE_AA)
-        cv2.circle(drawn, centre, radius, _POSITIVE if click.positive else _NEGATIVE, cv2.FILLED, cv2.LINE_AA)
+        cv2.circle(drawn, click.pixel, radius + max(1, radius // 3), _RIM, cv2.FILLED, cv2.LINE_AA)
+        cv2.circle(
+            drawn, click.pixel, radius, _POSITIVE if click.positive else _NEGATIVE, cv2.FILLED, cv2.LINE_AA
+        )
     return drawn
 
 

@@ -151,7 +151,7 @@ class Segmenter:
         """The mask of some clicks, without a session to keep.
 
         The clicks are made one after the other, so the mask is the one that a session would show; each costs
-        one run of the network.
+        what it does there: one run of the network, or two where it is looked at closely.
 
         Args:
             image: as for `session`.

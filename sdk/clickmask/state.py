@@ -26,8 +26,9 @@ class State:
     Attributes:
         clicks: all clicks, in order.
         initial: the mask the session was started from, as run lengths; None for none.
-        view: where the network looked for the newest click; None before the first.
-        logits: the network's output there, as `Pixels.decode` gave it, where the image is; likewise None.
+        view: where the network looked (first) for the newest click; None before the first.
+        logits: the network's output there, as `Pixels.decode` or `Pixels.blend` gave it, where the image is;
+            likewise None.
         before: the state that the newest click was made on; None before the first.
     """
 

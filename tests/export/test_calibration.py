@@ -49,7 +49,7 @@ def test_a_folder_that_will_not_do(tmp_path):
         load_calibration(tmp_path / "none")
     folder = write(tmp_path / "broken", 16)
     (folder / "zzz.jpg").write_bytes(b"no picture")
-    with pytest.raises(RecipeError, match=r"zzz\.jpg is no picture"):
+    with pytest.raises(RecipeError, match=r"remove zzz\.jpg"):
         load_calibration(folder)
 
 

@@ -94,7 +94,7 @@ def test_a_checkpoint_that_is_no_safetensors(capsys, tmp_path):
         (["--preset", "best"], "expected one of encode_once_mobilenet_v2, paper"),
         (["--iterations", "0"], "iterations must be at least 1"),
         (["--pdm", "none", "--iterations", "3"], "drop one of them"),
-        (["--parity-image", "nowhere.jpg"], "no such file"),
+        (["--parity-image", "nowhere.jpg"], "No such file"),
         (["--size", "big"], "invalid int value: 'big'"),
     ],
 )

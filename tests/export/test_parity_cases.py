@@ -143,7 +143,7 @@ def test_a_photograph_that_cannot_be_read(tmp_path, content):
     path = tmp_path / "photo.jpg"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(BuildError, match=r"expected a photograph at .*photo\.jpg"):
+    with pytest.raises(BuildError, match=r"expected a photograph to compare on: .*photo\.jpg"):
         load_photo(path)
 
 

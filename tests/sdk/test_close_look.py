@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sessions import WHOLE_AND_CLOSE, RecordingBackend, everything, make_image, make_segmenter, new_session
 
@@ -54,6 +54,12 @@ class TestBox:
     def test_a_narrow_crop_is_shown_in_its_whole_width(self) -> None:
         assert close_box(Box(50, 100, 1050, 400), Click(300, 390)) == Box(50, 100, 550, 400)
 
+    @pytest.mark.parametrize("side", [2, 5, 427, 854, 855, 1366])
+    def test_there_are_three_places_along_a_side_at_most(self, side: int) -> None:
+        crop = Box(10, 0, 10 + side, side)
+        assert len({close_box(crop, Click(x, 0)).x0 for x in range(10, 10 + side)}) <= 3
+
+    @example((0, 0, 2, 1), 1.0, 0.0)
     @given(
         st.tuples(*[st.integers(0, 300)] * 2, *[st.integers(1, 500)] * 2), st.floats(0, 1), st.floats(0, 1)
     )
@@ -128,7 +134,7 @@ def test_whether_it_looks_is_the_crop_s_side_over_the_largest_size(above: float 
     assert len(backend.decoded) == 1 + close
 
 
-def test_a_crop_that_is_not_shrunk_is_seen_once_also_at_a_smaller_size() -> None:
+def test_a_crop_no_larger_than_the_largest_size_is_seen_once_whatever_size_it_is_seen_at() -> None:
     for size in (None, 64):
         segmenter = make_segmenter(crop=WHOLE_AND_CLOSE, input={"sizes": SIZES})
         session = segmenter.session(make_image(128, 100), size=size)
@@ -146,6 +152,44 @@ def test_a_background_click_outside_the_crop_is_seen_once() -> None:
     policy = CropPolicy("stable", start_click=1, close_above=1.0)
     assert not policy.looks_closely([Click(399, 5, positive=False)], Box(0, 0, 399, 300), 128)
     assert policy.looks_closely([Click(398, 5, positive=False)], Box(0, 0, 399, 300), 128)
+
+
+@pytest.mark.parametrize("prefetch", [False, True])
+def test_an_object_s_crop_is_seen_closely_where_it_lies(prefetch: bool) -> None:
+    crop = {"kind": "stable", "start_click": 2, "expansion": 2.0, "min_size": 10, "close_above": 1.0}
+    segmenter = make_segmenter(crop=crop, input={"sizes": SIZES})
+    session = segmenter.session(make_image(1200, 900), prefetch=prefetch)
+    session.click(700, 500)  # 12 pixels of 128 are 112 of 1200
+    session.click(760, 520)
+    box = session.crop
+    assert box is not None
+    assert min(box.x0, box.y0) > 0
+    near = View(close_box(box, Click(760, 520)), 128)
+    _, first, second = segmenter.backend.decoded
+    points = [Click(700, 500), Click(760, 520)]
+    np.testing.assert_array_equal(first["clicks"], encode.clicks_tensor(points, View(box, 128), 4))
+    np.testing.assert_array_equal(second["clicks"], encode.clicks_tensor(points, near, 4))
+    # the fake's disks: of the close look around the newest, 12 pixels of 128
+    radius = 12 * max(near.box.width, near.box.height) / 128
+    distance = np.hypot(*(np.mgrid[:900, :1200] - np.array([520, 760])[:, None, None]))
+    apart = np.hypot(*(np.mgrid[:900, :1200] - np.array([500, 700])[:, None, None])) > 2 * radius
+    mask = session.mask
+    assert mask[distance < radius - 2].all()
+    assert not mask[(distance > radius + 2) & (distance < 1.3 * radius) & apart].any()
+    session.click(5, 5, positive=False)  # off the crop
+    assert len(segmenter.backend.decoded) == 4
+
+
+@pytest.mark.parametrize(
+    "input_", [{"fit": "squash"}, {"coordinates": "public"}, {"previous_mask": False}], ids=str
+)
+def test_every_kind_of_input_has_close_looks(input_: dict) -> None:
+    session, backend = start(input={"sizes": SIZES, **input_})
+    mask = session.click(210, 160)
+    assert len(backend.decoded) == 2
+    assert mask[160, 210]
+    once, _ = start(input={"sizes": SIZES, **input_}, crop={"kind": "none"})
+    assert mask.sum() < 0.5 * once.click(210, 160).sum()  # a disk of half the size
 
 
 def test_states_are_functions_of_the_clicks() -> None:
