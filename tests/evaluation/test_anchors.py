@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
-from benchmarks import disk, photo, save, save_indexed
+from benchmarks import SIZE, disk, photo, save, save_indexed
 from skimage.segmentation import random_walker
 
 from clickmask.errors import InvalidInputError
@@ -76,6 +77,34 @@ def test_the_random_walker_is_scikit_images_own() -> None:
     expected = random_walker(image, labels, 130, mode="bf", channel_axis=-1) == 1
     got = RandomWalker().open().session(image).click(60, 60)
     assert iou(got, expected, np.zeros_like(truth)) > 0.999
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """What OpenCV is given for an object click, then for a background click; it answers with a square."""
+    labels_given: list[np.ndarray] = []
+
+    def cut(_: np.ndarray, labels: np.ndarray, *__: object) -> None:
+        labels_given.append(labels.copy())
+        labels[20:30, 20:30] = cv2.GC_PR_FGD
+
+    monkeypatch.setattr(cv2, "grabCut", cut)
+    session = GrabCut().open().session(np.zeros((*SIZE, 3), np.uint8))
+    session.click(60, 60)
+    session.click(100, 60, positive=False)
+    return labels_given
+
+
+def test_the_border_stands_for_background_until_some_is_clicked(given: list[np.ndarray]) -> None:
+    border = np.ones(SIZE, bool)
+    border[1:-1, 1:-1] = False
+    np.testing.assert_array_equal(given[0] == cv2.GC_BGD, border)
+    np.testing.assert_array_equal(given[1] == cv2.GC_BGD, disk(100, 60, 3))
+
+
+def test_grabcut_goes_on_from_the_mask_before(given: list[np.ndarray]) -> None:
+    assert not (given[0] == cv2.GC_PR_FGD).any()
+    assert (given[1][20:30, 20:30] == cv2.GC_PR_FGD).all()
 
 
 def test_missing_scikit_image_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

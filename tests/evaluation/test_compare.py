@@ -75,6 +75,14 @@ def test_of_objects_that_stopped_early_the_first_click_is_known() -> None:
     assert not {"mIoU@3", "F@3", "NoC@0.95"} & set(differences)
 
 
+@pytest.mark.parametrize("untils", [(0.9, 0.95), (0.95, 0.9), (None, 0.9)], ids=str)
+def test_clicks_are_compared_to_thresholds_that_both_measured(untils: tuple[float | None, float]) -> None:
+    ious = [[0.5, 0.92], [0.7, 0.96]]
+    differences = compare_runs(*(finished(ious, until=until) for until in untils))["differences"]
+    assert "NoC@0.90" in differences
+    assert not {"NoC@0.95", "failures@0.95"} & set(differences)  # at 0.90 one of them stopped
+
+
 @pytest.mark.parametrize("key", ["data_sha256", "layout"])
 def test_other_data_are_refused(key: str) -> None:
     ious = np.full((3, 3), 0.5)

@@ -144,6 +144,19 @@ def test_workers_write_the_same_report(words: list[str], tmp_path: Path) -> None
     assert without_seconds(two) == without_seconds(one)
 
 
+@pytest.mark.parametrize(("workers", "threads"), [("1", None), ("2", 4), ("3", 2), ("16", 1)])
+def test_workers_share_the_cores(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: str, threads: int | None
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr(command, "in_processes", lambda task, samples, _: here(task, samples))
+    report = tmp_path / "r.json"
+    words = words[: words.index("--threads")]
+    assert main([*words, "--workers", workers, "--json", str(report)]) == 0
+    (run,) = read_report(report)
+    assert run["hosts"][0]["threads"] == threads  # of each; None is all, which one worker takes
+
+
 def test_changed_data_are_refused(
     words: list[str], dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,8 +14,9 @@ import cv2
 import numpy as np
 import pytest
 from bundles import DIFFUSION, make_bundle
+from sessions import make_segmenter
 
-from clickmask import __version__, bundle, cli
+from clickmask import Segmenter, __version__, bundle, cli
 from clickmask.picture_files import read_picture
 
 
@@ -85,6 +86,19 @@ def test_segment_takes_negative_clicks_and_options(folder: Path, photo: Path, tm
     )
 
     assert out.exists()
+
+
+def test_segment_writes_the_mask_of_objects_and_background(
+    photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # With the fake backend a background click takes its disk out of the mask; with `folder` it does nothing.
+    monkeypatch.setattr(Segmenter, "load", lambda *_, **__: make_segmenter())
+    out = tmp_path / "mask.png"
+
+    assert run("segment", "fake", photo, "--click", "40,30", "--click", "46,30,-", "--out", out) == 0
+
+    expected = make_segmenter().predict(read_picture(photo), [(40, 30, True), (46, 30, False)])
+    np.testing.assert_array_equal(cv2.imread(str(out), cv2.IMREAD_UNCHANGED) == 255, expected)
 
 
 @pytest.mark.parametrize("word", ["default", "-"])

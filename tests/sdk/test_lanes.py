@@ -6,6 +6,7 @@ import gc
 import logging
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -116,6 +117,47 @@ def test_who_waits_for_a_lane_that_cannot_be_made_hears_of_it() -> None:
         thread.join(20)
 
     assert ends == ["no memory"] * 3
+
+
+class QuietLane:
+    """A lane in which nothing runs."""
+
+    warming = False
+
+    def finish(self) -> None:
+        pass
+
+    close = finish
+
+
+def test_who_waits_for_a_lane_gets_another_when_the_call_in_it_fails() -> None:
+    lanes: Lanes[QuietLane] = Lanes(QuietLane, most=1)
+    got = threading.Event()
+
+    def take() -> None:
+        with lanes.lent():
+            got.set()
+
+    waiting = threading.Thread(target=take, daemon=True)
+    with suppress(RuntimeError), lanes.lent():
+        waiting.start()
+        time.sleep(0.05)  # until it waits; the test cannot fail for want of it
+        raise RuntimeError("an error in the call")
+
+    assert got.wait(10)
+
+
+def test_two_threads_that_warm_up_wait_for_no_lane_of_each_other() -> None:
+    def make() -> QuietLane:
+        time.sleep(0.05)  # so that each thread could make one, and wait for the other's
+        return QuietLane()
+
+    lanes, ran = Lanes(make, most=2), []
+
+    at_once(lambda _: lanes.warm_up(lambda: ran.append(lanes.mine)), 2, seconds=10)
+
+    assert len(ran) == 4
+    assert len(set(ran)) == 2
 
 
 class BrokenLane:
