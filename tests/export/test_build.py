@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -17,6 +18,8 @@ from clickmask.backends import open_backend
 from clickmask.bundle import load_bundle
 from clickmask.crop import CropPolicy
 from clickmask.manifest import ClickMaps, InputSpec
+from clickmask.native_diffusion import Affinity
+from clickmask.native_library import unavailable_because
 from clickmask_export import build as steps
 from clickmask_export.build import Request, build
 from clickmask_export.errors import BuildError, LintError, OutputError, VerificationError
@@ -237,6 +240,31 @@ def test_an_artefact_that_computes_something_else_is_not_shipped(make, tmp_path)
     with pytest.raises(VerificationError, match="onnxruntime fp32 differs from torch on"):
         make(EarlyFusion(), broken={"_export": wrong})
     assert not (tmp_path / "out" / "engine").exists()
+
+
+@pytest.mark.skipif(unavailable_because() is not None, reason=f"needs the kernel: {unavailable_because()}")
+def test_a_fused_kernel_that_computes_something_else_is_not_shipped(make, monkeypatch, tmp_path):
+    """The run time takes it where it can, so that the graph's parity alone proves nothing."""
+    right = Affinity.diffuse
+    monkeypatch.setattr(Affinity, "diffuse", lambda self, logits, *rest: right(self, logits + 3, *rest))
+    with pytest.raises(VerificationError, match="onnxruntime fp32 differs from torch"):
+        make(EarlyFusion(), diffuse=DIFFUSION)
+    assert not (tmp_path / "out" / "engine").exists()
+
+
+def test_masks_are_compared_at_the_recipes_threshold(make, monkeypatch, cached_exports):
+    monkeypatch.setattr(steps, "_export", cached_exports)
+    seen, compare = set(), steps.compare
+
+    def watched(*args, threshold, **options):
+        seen.add(threshold)
+        return compare(*args, threshold=threshold, **options)
+
+    def lower(network, _):
+        return replace(recipe(network, False, None), threshold=0.49)
+
+    make(EarlyFusion(), broken={"compare": watched, "make_recipe": lower})
+    assert seen == {0.49}
 
 
 def test_a_graph_with_a_fault_is_not_shipped(make, monkeypatch, tmp_path):

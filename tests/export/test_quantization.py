@@ -296,6 +296,34 @@ def test_masks_that_differ_are_refused(model, monkeypatch):
         )
 
 
+def test_ranges_come_from_photographs_that_do_not_choose_the_form(model, monkeypatch):
+    calibration, seen = Calibration(photos(3, seed=1), photos(2, seed=2)), {}
+    feeds_of = calibration_feeds
+
+    def feeds(models, spec, given):
+        seen["measured"] = given
+        return feeds_of(models, spec, given)
+
+    def judge(*args):
+        seen["held"] = args[2]
+        return Agreement(1.0, 1.0)
+
+    monkeypatch.setattr(quantization, "calibration_feeds", feeds)
+    monkeypatch.setattr(quantization, "compare_graphs", judge)
+    quantised({"network": model}, SPEC, calibration, 0.5, "onnxruntime", Progress(io.StringIO()))
+    assert seen == {"measured": calibration.measured, "held": calibration.held}
+
+
+@pytest.mark.parametrize("ranking", [["stem/Conv", "head/Conv"], ["head/Conv", "stem/Conv"]])
+def test_the_convolutions_that_eight_bits_harm_most_are_left_out(model, monkeypatch, ranking):
+    monkeypatch.setattr(quantization, "LEFT_OUT", (0.5,))
+    monkeypatch.setattr(Quantiser, "by_harm", lambda *_: ranking)
+    monkeypatch.setattr(quantization, "compare_graphs", lambda *_: Agreement(1.0, 1.0))
+    calibration = Calibration(photos(2), photos(1))
+    made = quantised({"network": model}, SPEC, calibration, 0.5, "onnxruntime", Progress(io.StringIO()))
+    assert quantised_layers(onnx.load_model_from_string(made["network"])) == ranking[1:]
+
+
 def test_masks_are_compared_graph_by_graph(model):
     assert compare_graphs({"network": model}, {"network": model}, photos(3), SPEC, 0.5) == Agreement(1.0, 1.0)
     other = network(half=False)
@@ -319,13 +347,15 @@ class Shifted:
         return next(self.answers)
 
 
-def test_the_artefact_is_judged_by_the_mean_and_the_worst():
+@pytest.mark.parametrize("threshold", [0.5, 0.7])
+def test_the_artefact_is_judged_by_the_mean_and_the_worst(threshold):
     cases = held_cases(photos(4), SPEC)[:4]
-    ramp = np.tile(np.linspace(-1, 1, 100, dtype=np.float32), (100, 1))[None, None]
+    middle = np.log(threshold / (1 - threshold))  # where a mask of that threshold ends
+    ramp = np.tile(np.linspace(middle - 1, middle + 1, 100, dtype=np.float32), (100, 1))[None, None]
     rights = [ramp] * 4
-    options = {"local": False, "threshold": 0.5, "step": lambda _: None}
+    options = {"local": False, "threshold": threshold, "step": lambda _: None}
     found = compare_int8(cases, rights, Shifted(rights, [0, 0.02, 0, -0.02]), **options)
-    assert found["held photographs"] == Parity(pytest.approx(49 / 50), 0.01, pytest.approx(0.02))
+    assert found["held photographs"] == Parity(pytest.approx(49 / 50), 0.01, pytest.approx(0.02, rel=1e-4))
     assert found["held photographs, mean"].sign_flips == pytest.approx(0.005)
     for shifts in ([0.1] * 4, [0, 0, 0, 0.5]):
         with pytest.raises(VerificationError, match="photographs held back"):
@@ -349,7 +379,10 @@ def test_an_int8_bundle_is_built_verified_and_described(tmp_path, monkeypatch):
     folder = write(tmp_path / "photos", 16)
     request = Request(tmp_path / "weights.safetensors", output, precision="int8", calibration=folder)
     monkeypatch.setattr(steps, "load_photo", lambda _: pytest.fail("nothing is compared on it"))
+    judging = []
+    monkeypatch.setattr(steps, "held_cases", lambda of, spec: judging.extend(of) or held_cases(of, spec))
     build(request, Progress(io.StringIO()))
+    np.testing.assert_equal(judging, photos(16)[3::4])  # every fourth, on which nothing was measured
     (artefact,) = load_bundle(output).manifest.artefacts
     assert artefact.precision == "int8"
     assert set(artefact.parity) == {"held photographs", "held photographs, mean"}

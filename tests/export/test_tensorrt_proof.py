@@ -152,6 +152,22 @@ def test_each_float32_node_of_a_half_graph_has_its_reason():
     }
 
 
+@pytest.mark.parametrize(
+    ("scope", "policy"),
+    [
+        ("sgm/heads.0", "sparse_propagation"),
+        ("hsgm/attention", "sparse_propagation"),
+        ("ocr", "object_context"),
+    ],
+)
+def test_softmaxes_of_csfp_and_hrnet_are_islands_with_a_name(scope, policy):
+    model = network()
+    for node in model.graph.node:
+        node.name = node.name.replace("feature_diffusion", scope)
+    nodes = node_precisions(model, "network", "fp16")
+    assert {nodes[f"{scope}/{kind}"].policy for kind in ("MatMul", "Softmax")} == {policy}
+
+
 def test_the_islands_are_known_before_anything_is_half():
     assert islands(network(half=False), "network") == {
         "feature_diffusion/MatMul",

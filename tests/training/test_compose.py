@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from squares import write_set
 
 from clickmask_training.compose import paste_object, shape_scene
 from clickmask_training.config import TrainingConfig
 from clickmask_training.data import TrainingData
+from clickmask_training.held_out import held_out_batches
 from clickmask_training.samples import make_batch
 from clickmask_training.settings import DataSettings
 
@@ -56,3 +58,13 @@ def test_composed_samples_are_off_by_default_and_drawn_when_asked_for(tmp_path: 
         assert (composed.mask == 1).any()
         assert (composed.mask != 2).all()
         assert not np.array_equal(composed.image, plain.image)
+
+
+def test_held_out_batches_are_of_photographs_alone(tmp_path: Path) -> None:
+    write_set(tmp_path / "squares")
+    config = TrainingConfig(mixture={"squares": 1.0}, steps=1, crop_sizes={64: 1.0}, batch_pixels=4 * 64 * 64)
+    data = TrainingData(tmp_path, {"squares": 1.0})
+    composed = replace(config, data=DataSettings(synthetic=0.5, copy_paste=0.5))
+    for got, plain in zip(held_out_batches(data, composed), held_out_batches(data, config), strict=True):
+        assert torch.equal(got.image, plain.image)
+        assert torch.equal(got.mask, plain.mask)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from clickmask_training.latent import latent_losses
+from clickmask_models.encode_once import EncodeOnceCDNet
+from clickmask_training.latent import LatentHeads, latent_losses
 from clickmask_training.losses import normalised_focal
 from clickmask_training.settings import LossSettings
 
@@ -72,3 +73,19 @@ def test_only_the_best_head_of_a_sample_learns_from_the_truth() -> None:
     diverse.backward()
     assert latent.grad is not None
     assert ((latent.grad != 0).any(dim=3).any(dim=2).sum(dim=1) == 1).all()
+
+
+def test_the_whole_network_learns_from_the_latent_heads() -> None:
+    torch.manual_seed(0)
+    network = EncodeOnceCDNet()
+    heads = LatentHeads(network, 2)
+    image, clicks = torch.rand(2, 3, 64, 64), torch.tensor([[[20.0, 30.0, 1.0]]]).expand(2, -1, -1)
+    network(image, clicks, torch.zeros(2, 1, 64, 64))
+    heads().square().mean().backward()
+    for part in (
+        network.decoder.fuse,
+        network.backbone.features[0],
+    ):  # the last and the first of all
+        gradient = next(part.parameters()).grad
+        assert gradient is not None
+        assert gradient.abs().sum() > 0

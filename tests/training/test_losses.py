@@ -157,7 +157,8 @@ def test_feature_distance_is_in_units_of_the_teachers_variance() -> None:
     assert float(feature_distance(tensors[1], tensors[1])) == 0
 
 
-def test_the_objective_is_the_weighted_sum_that_was_configured() -> None:
+@pytest.mark.parametrize("corners", [True, False])
+def test_the_objective_is_the_weighted_sum_that_was_configured(corners: bool) -> None:
     logits, mask = random_case()
     z, m = torch.from_numpy(logits).float(), torch.from_numpy(mask)
     auxiliary = torch.from_numpy(logits[..., ::2, ::2].copy()).float()
@@ -165,9 +166,9 @@ def test_the_objective_is_the_weighted_sum_that_was_configured() -> None:
     config = TrainingConfig(mixture={"a": 1}, steps=1, loss=settings, auxiliary_weight=0.4)
     maps = (torch.randn(3, 4, 5, 5), torch.randn(3, 2, 3, 3))
     own = tuple(each + 1 for each in maps)
-    extras = Extras(torch.zeros(3, 1, 3), None, own, Taught(maps, -z), align_corners=True)
+    extras = Extras(torch.zeros(3, 1, 3), None, own, Taught(maps, -z), align_corners=corners)
     got = objective(Outputs(z, auxiliary), m, extras, config)
-    full = torch.nn.functional.interpolate(auxiliary, size=(8, 8), mode="bilinear", align_corners=True)
+    full = torch.nn.functional.interpolate(auxiliary, size=(8, 8), mode="bilinear", align_corners=corners)
     expected = 0.5 * bce(z, m) + 0.25 * dice(z, m) + 2 * normalised_focal(z, m)
     expected = expected + 0.4 * normalised_focal(full, m) + 0.75 * distillation(z, -z, m)
     apart = np.mean([1 / each.numpy().var(axis=(0, 2, 3), ddof=1).mean() for each in maps])

@@ -181,6 +181,35 @@ def test_a_corrective_click_lies_in_the_deeper_error() -> None:
     assert corrective_click(mask == 1, mask, rng) is None
 
 
+def test_a_corrective_click_lies_deep_in_the_error_anywhere_there() -> None:
+    rng = np.random.default_rng(0)
+    mask = np.zeros((40, 40), np.uint8)
+    mask[10:31, 10:31] = 1  # missed: 11 pixels deep at (20, 20), and more than half of that within 5 of it
+    clicks = np.array([corrective_click(mask == 2, mask, rng) for _ in range(200)])
+    assert (clicks[:, 2] == 1).all()
+    offsets = np.abs(clicks[:, :2] - 20).max(axis=1)
+    assert offsets.max() == 5
+    assert offsets.mean() > 2.5  # uniform over 11 x 11 pixels: 3.6
+
+
+def test_of_errors_as_deep_as_each_other_the_surplus_is_corrected() -> None:
+    mask = np.zeros((40, 40), np.uint8)
+    mask[5:14, 5:14] = 1
+    click = corrective_click(mask[::-1, ::-1] == 1, mask, np.random.default_rng(0))
+    assert click is not None
+    assert click[2] == 0
+    assert (click[:2] >= 26).all()
+
+
+def test_a_prediction_on_another_object_is_corrected() -> None:
+    mask = np.zeros((40, 40), np.uint8)
+    mask[5:15, 5:15], mask[20:30, 20:30] = 1, 2
+    click = corrective_click(mask > 0, mask, np.random.default_rng(0))
+    assert click is not None
+    x, y, label = click.astype(int)
+    assert (mask[y, x], label) == (2, 0)
+
+
 def test_a_damaged_mask_differs_yet_overlaps() -> None:
     mask = np.zeros((96, 96), np.uint8)
     mask[20:70, 30:80] = 1

@@ -182,6 +182,60 @@ def test_images_are_drawn_by_their_scores(tmp_path: Path) -> None:
         TrainingData(tmp_path, {"squares": 1.0}, settings)
 
 
+def assert_shares(counts: list[int], shares: np.ndarray | list[float]) -> None:
+    """Each share is the expected one, but for four standard errors of so many draws."""
+    draws, expected = sum(counts), np.asarray(shares)
+    error = np.sqrt(expected * (1 - expected) / draws)
+    assert (np.abs(np.array(counts) / draws - expected) <= 4 * error).all(), (counts, expected)
+
+
+def test_data_sets_are_drawn_by_their_shares_whatever_they_hold(tmp_path: Path) -> None:
+    write_set(tmp_path / "few", count=1)
+    write_set(tmp_path / "many", count=5)
+    for path in (tmp_path / "many/images").iterdir():
+        cv2.imwrite(str(path), np.zeros((120, 160, 3), np.uint8))
+    data = TrainingData(tmp_path, {"few": 3.0, "many": 1.0})
+    rng = np.random.default_rng(0)
+    dark = sum(not data.draw(rng)[0].any() for _ in range(1000))
+    assert_shares([1000 - dark, dark], [0.75, 0.25])
+
+
+@pytest.mark.parametrize(("power", "share"), [(0.0, 0.5), (2.0, 0.64)])  # 1000^2 / (1000^2 + 750^2)
+def test_large_objects_are_drawn_as_much_oftener_as_configured(
+    power: float, share: float, tmp_path: Path
+) -> None:
+    write_photo(tmp_path / "mine/images/b.jpg")
+    (tmp_path / "mine/masks").mkdir()
+    Image.fromarray(indices()).convert("P").save(tmp_path / "mine/masks/b.png")  # of 750 and 1000 pixels
+    data = TrainingData(tmp_path, {"mine": 1.0}, DataSettings(area_power=power, merge=0.0))
+    rng = np.random.default_rng(0)
+    areas = [int((data.draw(rng)[1] == 1).sum()) for _ in range(1000)]
+    assert_shares([areas.count(1000), areas.count(750)], [share, 1 - share])
+
+
+def test_numbers_of_clicks_fall_off_geometrically() -> None:
+    mask = np.zeros((64, 64), np.uint8)
+    mask[10:54, 10:54] = 1
+    settings = ClickSettings(single=0.0, positive=4, positive_decay=0.5, negative=3, negative_decay=0.8)
+    rng = np.random.default_rng(0)
+    labels = np.array([random_clicks(mask, settings, rng)[:, 2] for _ in range(2000)])
+    positive, negative = (labels == 1).sum(axis=1), (labels == 0).sum(axis=1)
+    chances = 0.5 ** np.arange(4)
+    assert_shares([(positive == count).sum() for count in range(1, 5)], chances / chances.sum())
+    chances = 0.8 ** np.arange(4)
+    assert_shares([(negative == count).sum() for count in range(4)], chances / chances.sum())
+
+
+def test_a_share_of_the_samples_has_one_click_alone() -> None:
+    mask = np.zeros((64, 64), np.uint8)
+    mask[10:54, 10:54] = 1
+    settings = ClickSettings(single=0.25, positive=10, positive_decay=1.0, negative=9, negative_decay=1.0)
+    rng = np.random.default_rng(0)
+    labels = np.array([random_clicks(mask, settings, rng)[:, 2] for _ in range(2000)])
+    alone = int(((labels >= 0).sum(axis=1) == 1).sum())
+    assert_shares([alone, 2000 - alone], [0.2575, 0.7425])  # of the other 75 %, 1 in 10 * 10 by chance
+
+
 def test_negative_clicks_fall_on_other_objects_as_configured() -> None:
     mask = np.zeros((80, 80), np.uint8)
     mask[10:30, 10:30], mask[50:70, 50:70] = 1, 2

@@ -62,6 +62,20 @@ def test_features_come_nearer_the_teachers(tmp_path: Path) -> None:
     torch.testing.assert_close(teacher.state_dict(), before, rtol=0, atol=0)
 
 
+def test_a_teacher_that_gives_masks_answers_as_the_run_time_would(tmp_path: Path) -> None:
+    """In training mode its batch norms would follow the student's crops."""
+    write_set(tmp_path / "squares")
+    data = TrainingData(tmp_path, {"squares": 1.0})
+    teacher = EncodeOnceCDNet()
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    run = Trainer(
+        EncodeOnceCDNet(), config(LossSettings(distillation=1.0)), tmp_path / "run", teacher=teacher
+    )
+    run.train_step(make_batch(data, run.config, 0))
+    assert not any(module.training for module in teacher.modules())
+    torch.testing.assert_close(teacher.state_dict(), before, rtol=0, atol=0)
+
+
 def test_an_encoder_learns_features_alone_and_the_decoder_stays(tmp_path: Path) -> None:
     write_set(tmp_path / "squares")
     data = TrainingData(tmp_path, {"squares": 1.0})
