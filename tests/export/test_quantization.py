@@ -311,7 +311,8 @@ def test_ranges_come_from_photographs_that_do_not_choose_the_form(model, monkeyp
     monkeypatch.setattr(quantization, "calibration_feeds", feeds)
     monkeypatch.setattr(quantization, "compare_graphs", judge)
     quantised({"network": model}, SPEC, calibration, 0.5, "onnxruntime", Progress(io.StringIO()))
-    assert seen == {"measured": calibration.measured, "held": calibration.held}
+    assert seen["measured"] is calibration.measured
+    assert seen["held"] is calibration.held
 
 
 @pytest.mark.parametrize("ranking", [["stem/Conv", "head/Conv"], ["head/Conv", "stem/Conv"]])
@@ -347,10 +348,10 @@ class Shifted:
         return next(self.answers)
 
 
-@pytest.mark.parametrize("threshold", [0.5, 0.7])
+@pytest.mark.parametrize("threshold", [0.5, 0.8])
 def test_the_artefact_is_judged_by_the_mean_and_the_worst(threshold):
     cases = held_cases(photos(4), SPEC)[:4]
-    middle = np.log(threshold / (1 - threshold))  # where a mask of that threshold ends
+    middle = np.log(threshold / (1 - threshold))  # where masks end; of 0.8 no logit is 0
     ramp = np.tile(np.linspace(middle - 1, middle + 1, 100, dtype=np.float32), (100, 1))[None, None]
     rights = [ramp] * 4
     options = {"local": False, "threshold": threshold, "step": lambda _: None}

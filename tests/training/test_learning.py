@@ -58,13 +58,13 @@ def test_the_mask_fed_back_is_the_networks_probability(data: TrainingData) -> No
 def test_the_shipped_weights_are_a_mean_that_soon_forgets_the_start(
     data: TrainingData, tmp_path: Path
 ) -> None:
-    run = trainer(replace(CONFIG, average_decay=0.15), tmp_path / "run")
+    run = trainer(replace(CONFIG, average_decay=0.2, learning_rate=0.01), tmp_path / "run")
     mean = {name: weight.detach().clone() for name, weight in run.network.named_parameters()}
-    for step, decay in enumerate((0.1, 0.15, 0.15)):  # (1 + n) / (10 + n) is 0.1, 0.18 and 0.25
+    for step, decay in enumerate((1 / 10, 2 / 11, 0.2)):  # and not 3 / 12
         run.train_step(make_batch(data, CONFIG, step))
         for name, weight in run.network.named_parameters():
             mean[name] = decay * mean[name] + (1 - decay) * weight.detach()
-    torch.testing.assert_close(dict(run.averaged.named_parameters()), mean)
+        torch.testing.assert_close(dict(run.averaged.named_parameters()), mean)
 
 
 def test_frozen_blocks_stay_as_they_were_and_the_others_learn(data: TrainingData, tmp_path: Path) -> None:
