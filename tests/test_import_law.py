@@ -105,8 +105,8 @@ def test_nothing_imports_training_or_export() -> None:
 
 # What making and using a session takes; a bundle, its runtime and JSON come with Segmenter.load.
 AT_IMPORT = """
-blend clicks crop encode encoded_crops errors history image mask mask_memory native_library native_pixels outlines
-paste pixels predictor prefetch segmenter session state view
+blend clicks crop encode encoded_crops errors history image mask mask_memory native_library native_pixels
+outlines paste pixels predictor prefetch segmenter session state view
 """
 # Of the standard library, what costs more than a millisecond and only files and JSON need.
 LATER = "argparse concurrent hashlib json logging pathlib subprocess tempfile urllib"
