@@ -35,6 +35,7 @@ def main() -> None:
     restored = Session.from_json(segmenter, photo, saved)
     assert np.array_equal(restored.mask, session.mask)
     print(f"restored {len(restored.clicks)} clicks; the mask is the same, bit for bit")
+    # With other_bundle=True it would go on from the mask after an update of the engine, too.
 
     regions = [
         {"outer": outer.tolist(), "holes": [hole.tolist() for hole in holes]}

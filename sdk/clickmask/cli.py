@@ -24,7 +24,7 @@ from .crop import CropKind, CropPolicy
 from .doctor import examine
 from .errors import ClickmaskError, InvalidInputError
 from .manifest import Checkpoint, Manifest
-from .picture_files import LOSSLESS, check_target, overlay, read_picture, write_picture
+from .picture_files import LOSSLESS, check_target, overlay, read_mask, read_picture, write_picture
 from .segmenter import Segmenter
 from .whole_files import check_targets
 
@@ -127,6 +127,9 @@ def _add_segment_arguments(parser: argparse.ArgumentParser) -> None:
         help="column,row in pixels from the top left, repeated in order; ',-' marks background; a negative "
         "coordinate is written --click=-0.4,1",
     )
+    parser.add_argument(
+        "--mask", metavar="FILE", help="a mask of the picture to begin from, 0 and 255 or 0 and 1"
+    )
     parser.add_argument("--out", metavar="FILE", help=f"the mask, 0 and 255 ({', '.join(LOSSLESS)})")
     parser.add_argument("--overlay", metavar="FILE", help="the picture with mask and clicks drawn over it")
     parser.add_argument("--backend", default="auto", help="auto, onnxruntime, torchscript or tensorrt")
@@ -167,12 +170,14 @@ def _check_outputs(options: argparse.Namespace) -> None:
                 check_target(target, colour=name == "overlay")
             except InvalidInputError as exc:
                 raise InvalidInputError(f"--{name}: {exc}") from exc
-    check_targets([("--out", options.out), ("--overlay", options.overlay)], [options.image])
+    inputs = [options.image, *([options.mask] if options.mask else [])]
+    check_targets([("--out", options.out), ("--overlay", options.overlay)], inputs)
 
 
 def _segment(options: argparse.Namespace) -> int:
     _check_outputs(options)
     image = read_picture(options.image)
+    start = read_mask(options.mask) if options.mask else None
     with Segmenter.load(
         bundle_path(options.bundle),
         options.backend,
@@ -181,6 +186,8 @@ def _segment(options: argparse.Namespace) -> int:
         trust_host_code=options.trust_host_code,
     ) as segmenter:
         session = segmenter.session(image, crop_policy=options.crop_policy, size=options.size)
+        if start is not None:
+            session.set_mask(start)
         mask = session.replay(options.clicks)
         where = f"{segmenter.backend.name} on {segmenter.backend.device}"
     if options.out:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .clicks import Click
 from .errors import InvalidInputError
+from .mask import as_mask
 from .whole_files import write_whole
 
 LOSSLESS = (".png", ".bmp", ".tif", ".tiff", ".pgm")
@@ -51,6 +52,21 @@ def read_picture(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
             "matter to [0, 255] and save it anew."
         )
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def read_mask(path: str | os.PathLike[str]) -> NDArray[np.bool_]:
+    """Read a mask as (H, W) bool.
+
+    Raises:
+        InvalidInputError: As for ``read_picture``; or coloured, or values other than 0 and 255 or 0 and 1.
+    """
+    picture = read_picture(path)
+    try:
+        if (picture != picture[..., :1]).any():
+            raise InvalidInputError("expected a grey picture of 0 and 255, got one with colours")
+        return as_mask(picture[..., 0])
+    except InvalidInputError as exc:
+        raise InvalidInputError(f"{str(path)!r}: {exc}") from exc
 
 
 def overlay(image: NDArray[np.uint8], mask: NDArray[np.bool_], clicks: Iterable[Click]) -> NDArray[np.uint8]:

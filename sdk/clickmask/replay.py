@@ -1,7 +1,8 @@
 """The text form of a session: what it was made of, so that replaying it gives the same masks.
 
 A session's state follows from its image, bundle, options, initial mask and clicks; the text holds those (the
-image and bundle by hash) and no pixels of the image. The undo history is not part of it.
+image and bundle by hash) and no pixels of the image. The undo history is not part of it. The mask is, for the
+day when the bundle is another.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import dataclasses
 import json
 import re
 from dataclasses import dataclass
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from .clicks import Click
 from .crop import CropKind, CropPolicy
@@ -18,6 +19,9 @@ from .errors import BundleError, InvalidInputError
 from .mask import Rle
 from .strict_json import MAX_INTEGER, Node, parse
 from .view import Coordinates
+
+if TYPE_CHECKING:
+    from .manifest import Manifest
 
 FORMAT = "clickmask-session"
 VERSION = 1
@@ -47,6 +51,7 @@ class SessionRecord:
         coordinates: the coordinate option in force.
         clicks: in order.
         initial: the mask the session started from, compressed COCO run lengths; None for none.
+        mask: what it came to, likewise.
     """
 
     image_size: tuple[int, int]
@@ -57,6 +62,7 @@ class SessionRecord:
     coordinates: Coordinates
     clicks: tuple[Click, ...]
     initial: Rle | None
+    mask: Rle
 
     def to_json(self) -> str:
         """The record as JSON text."""
@@ -73,6 +79,7 @@ class SessionRecord:
                 },
                 "clicks": [dataclasses.asdict(click) for click in self.clicks],
                 "initial_mask": self.initial,
+                "mask": self.mask,
             }
         )
 
@@ -93,6 +100,20 @@ class SessionRecord:
             return _record(parse(data, "session"))
         except BundleError as error:  # strict_json's
             raise InvalidInputError(str(error)) from None
+
+    def going_on_in(self, bundle: BundleIdentity, manifest: Manifest) -> SessionRecord:
+        """This one; or, of another bundle, one that begins from its mask with the options of this bundle."""
+        if self.bundle.sha256 == bundle.sha256:
+            return self
+        return dataclasses.replace(
+            self,
+            bundle=bundle,
+            policy=manifest.crop,
+            size=None,
+            coordinates=manifest.input.coordinates,
+            clicks=(),
+            initial=self.mask,
+        )
 
     def check_image(self, image_size: tuple[int, int], image_sha256: str) -> None:
         """Make sure that the record belongs to an image.
@@ -120,7 +141,8 @@ class SessionRecord:
         if self.bundle.sha256 != bundle.sha256:
             raise InvalidInputError(
                 f"this session was made with the bundle {self.bundle.name!r:.80} ({self.bundle.sha256}), but "
-                f"the segmenter holds {bundle.name!r:.80} ({bundle.sha256}); load that bundle"
+                f"the segmenter holds {bundle.name!r:.80} ({bundle.sha256}); load that bundle, or go on from "
+                "the mask with other_bundle=True"
             )
 
 
@@ -132,7 +154,7 @@ def _record(root: Node) -> SessionRecord:
         raise root.error(f'"format": "{FORMAT}", as Session.to_json() writes')
     if version is None or type(version.value) is not int or version.value != VERSION:
         raise (version or root).error(f'"version": {VERSION} (restore it with the clickmask that wrote it)')
-    keys = root.fields(("format", "version", "image", "bundle", "options", "clicks", "initial_mask"))
+    keys = root.fields(("format", "version", "image", "bundle", "options", "clicks", "initial_mask", "mask"))
     image = keys["image"].fields(("size", "sha256"))
     bundle = keys["bundle"].fields(("name", "sha256"))
     options = keys["options"].fields(("crop", "size", "coordinates"))
@@ -145,7 +167,8 @@ def _record(root: Node) -> SessionRecord:
         size=None if options["size"].value is None else options["size"].integer(1, _MOST),
         coordinates=options["coordinates"].choice(get_args(Coordinates)),
         clicks=tuple(_click(node, width, height) for node in keys["clicks"].items()),
-        initial=None if keys["initial_mask"].value is None else _initial(keys["initial_mask"], width, height),
+        initial=None if keys["initial_mask"].value is None else _rle(keys["initial_mask"], width, height),
+        mask=_rle(keys["mask"], width, height),
     )
 
 
@@ -174,7 +197,7 @@ def _click(node: Node, width: int, height: int) -> Click:
     return Click(x, y, keys["positive"].flag())
 
 
-def _initial(node: Node, width: int, height: int) -> Rle:
+def _rle(node: Node, width: int, height: int) -> Rle:
     keys = node.fields(("size", "counts"))
     if _pair(keys["size"]) != (height, width):
         raise keys["size"].error(f"the image's {[height, width]}")

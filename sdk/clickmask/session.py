@@ -35,8 +35,7 @@ class Session:
     each), the network's features of recent crops (all sessions of the segmenter share `crops_bytes`), and for
     each click in force or to be undone its logits (4 bytes per network pixel, once however many operations
     share it). `history.HISTORY` and `HISTORY_BYTES` bound what can be undone; the clicks in force are always
-    kept. Where the image is on a GPU, given there or copied there, so are features and logits; the current
-    mask is on the host.
+    kept. Where the image is on a GPU, so are features and logits; the current mask is on the host.
 
     **Prefetch.** Unless switched off, the image is encoded in the background when the session begins, and
     after each call the crop that the next click will want (`Segmenter.session`). Masks do not depend on it.
@@ -292,8 +291,8 @@ class Session:
     def to_json(self) -> str:
         """The session as JSON text, to restore with `from_json`.
 
-        It holds the image's size and hash, the bundle's identity, the options, the initial mask and the
-        clicks; not the undo history. Hashing reads the whole image.
+        It holds the image's size and hash, the bundle's identity, the options, the initial mask, the clicks
+        and the mask; no undo history. Hashing reads the whole image.
 
         Raises:
             InvalidInputError: the image is on a GPU.
@@ -301,7 +300,7 @@ class Session:
         from .replay import SessionRecord  # reads JSON strictly: few sessions are ever saved
 
         with self._lock:
-            state = self._history.now
+            mask = self._predictor.mask(state := self._history.now)
         return SessionRecord(
             image_size=self._image_size,
             image_sha256=sha256(self._pixels),
@@ -311,6 +310,7 @@ class Session:
             coordinates=self._coordinates,
             clicks=state.clicks,
             initial=state.initial,
+            mask=rle(mask),
         ).to_json()
 
     @classmethod
@@ -321,29 +321,33 @@ class Session:
         text: str | bytes,
         *,
         prefetch: bool | None = None,
+        other_bundle: bool = False,
     ) -> Session:
         """Restore a session by making its clicks again.
 
-        With the same runtime on the same kind of machine the masks are bit-identical; elsewhere they differ
-        by that runtime's rounding only.
+        With the same runtime on the same kind of machine masks are bit-identical; elsewhere they differ by
+        that runtime's rounding only.
 
         Args:
-            segmenter: holds the bundle that the session was made with.
+            segmenter: holds the bundle that the session was made with; see `other_bundle`.
             image: the image it was made on, (H, W, 3) uint8 RGB or any form that `Segmenter.session` takes.
             text: from `to_json`.
             prefetch: as for `Segmenter.session`.
+            other_bundle: whether one of another bundle goes on from its mask, with this bundle's options.
 
         Returns:
-            The session, where `undo` takes back the clicks one by one.
+            The session, where `undo` takes back the clicks one by one; from a mask on there are none.
 
         Raises:
-            InvalidInputError: the text is no session, or belongs to another image or bundle.
+            InvalidInputError: the text is no session, or belongs to another image or bundle; or `set_mask`'s.
             SessionStateError: it has more clicks than the bundle takes.
             BackendError: the runtime failed.
         """
         from .replay import SessionRecord
 
         record = SessionRecord.from_json(text)
+        if other_bundle:
+            record = record.going_on_in(segmenter.identity, segmenter.bundle.manifest)
         record.check_bundle(segmenter.identity)  # first: another may not have the record's options
         session = cls(segmenter, image, record.policy, record.size, record.coordinates, prefetch=prefetch)
         record.check_image(session._image_size, sha256(session._pixels))

@@ -125,6 +125,59 @@ def test_segment_with_a_wrong_click_is_a_wrong_command_line(
     assert "expected X,Y or X,Y,- with numbers" in capsys.readouterr().err
 
 
+def test_segment_begins_from_a_mask(photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Segmenter, "load", lambda *_, **__: make_segmenter(echo=True))
+    start, out = np.zeros((60, 80), np.uint8), tmp_path / "mask.png"
+    start[34:46, 44:50] = 255
+    cv2.imwrite(str(tmp_path / "start.png"), start)
+
+    assert run("segment", "f", photo, "--mask", tmp_path / "start.png", "--click", "60,40", "--out", out) == 0
+
+    session = make_segmenter(echo=True).session(read_picture(photo))
+    without = session.click(60, 40)
+    session.set_mask(start)
+    expected = session.click(60, 40)
+    assert not np.array_equal(expected, without)
+    np.testing.assert_array_equal(cv2.imread(str(out), cv2.IMREAD_UNCHANGED) == 255, expected)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (np.full((60, 80), 7, np.uint8), "uint8 of 0 and 1 or of 0 and 255"),
+        (np.dstack([np.full((60, 80), v, np.uint8) for v in (0, 0, 255)]), "got one with colours"),
+        (np.zeros((60, 81), np.uint8), "image's shape (60, 80), but got (60, 81)"),
+        (None, "No such file"),
+    ],
+    ids=["levels", "colours", "shape", "missing"],
+)
+def test_segment_tells_of_a_mask_that_is_none(
+    photo: Path,
+    tmp_path: Path,
+    pixels: np.ndarray | None,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(Segmenter, "load", lambda *_, **__: make_segmenter(echo=True))
+    start = tmp_path / "start.png"
+    if pixels is not None:
+        cv2.imwrite(str(start), pixels)
+
+    assert run("segment", "f", photo, "--mask", start, "--click", "1,1", "--out", tmp_path / "m.png") == 1
+
+    assert message in one_error(capsys)
+    assert not (tmp_path / "m.png").exists()
+
+
+def test_segment_writes_over_no_mask_that_it_reads(
+    folder: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = tmp_path / "start.png"
+    assert run("segment", folder, photo, "--mask", start, "--click", "1,1", "--out", start) == 1
+    assert "expected another file" in one_error(capsys)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -89,7 +89,9 @@ def test_what_the_text_holds() -> None:
     session = make().session(IMAGE, size=96)
     session.click(1.5, 2)
     document = json.loads(session.to_json())
-    assert set(document) == {"format", "version", "image", "bundle", "options", "clicks", "initial_mask"}
+    parts = {"format", "version", "image", "bundle", "options", "clicks", "initial_mask", "mask"}
+    assert set(document) == parts
+    assert document["mask"] == session.rle()
     assert (document["format"], document["version"]) == ("clickmask-session", 1)
     assert document["image"]["size"] == [300, 200]
     assert len(document["image"]["sha256"]) == 64
@@ -101,10 +103,9 @@ def test_what_the_text_holds() -> None:
     assert document["clicks"] == [{"x": 1.5, "y": 2.0, "positive": True}]
     assert document["initial_mask"] is None
     session.set_mask(np.zeros((200, 300), bool))
-    assert json.loads(session.to_json())["initial_mask"] == {
-        "size": [200, 300],
-        "counts": "Pcj1",  # one run of 60000 = 0 + 19 * 32 + 26 * 32^2 + 1 * 32^3
-    }
+    document = json.loads(session.to_json())
+    nothing = {"size": [200, 300], "counts": "Pcj1"}  # one run of 60000 = 0 + 19 * 32 + 26 * 32^2 + 1 * 32^3
+    assert document["initial_mask"] == document["mask"] == nothing
 
 
 coordinate = st.floats(-0.5, 199.4)
@@ -154,6 +155,36 @@ def test_another_bundle_is_told_before_a_size_that_it_lacks() -> None:
     text = annotated(size=96).to_json()
     with pytest.raises(InvalidInputError, match="load that bundle"):
         Session.from_json(make(input={"sizes": [64]}), IMAGE, text)
+
+
+def test_a_session_of_another_bundle_goes_on_from_its_mask_where_that_is_wished() -> None:
+    session = annotated(size=96, crop_policy="paper")
+    later = make(input={"sizes": [64, 128]}, name="later")  # has not even the record's input size
+    again = Session.from_json(later, IMAGE, session.to_json(), other_bundle=True)
+    np.testing.assert_array_equal(again.mask, session.mask)
+    assert again.clicks == ()
+    other = later.session(IMAGE)
+    other.set_mask(session.mask)
+    for each in (again, other):
+        each.click(150, 110)
+    assert_same(again, other)  # with the options of its own bundle
+    assert_same(Session.from_json(later, IMAGE, again.to_json()), again)
+
+
+def test_a_session_of_the_same_bundle_has_its_clicks_all_the_same() -> None:
+    session = annotated()
+    assert_same(Session.from_json(make(), IMAGE, session.to_json(), other_bundle=True), session)
+
+
+def test_what_another_bundle_goes_on_from_is_checked_too() -> None:
+    later, text = make(name="later"), annotated().to_json()
+    with pytest.raises(InvalidInputError, match="pass the original image"):
+        Session.from_json(later, make_image(200, 300), text, other_bundle=True)
+    with pytest.raises(InvalidInputError, match="add up to 200 x 300"):
+        Session.from_json(later, IMAGE, changed("mask.counts", "T3"), other_bundle=True)
+    blind = make(name="blind", input={"previous_mask": False})
+    with pytest.raises(InvalidInputError, match="'blind' has none"):
+        Session.from_json(blind, IMAGE, text, other_bundle=True)
 
 
 def test_the_same_network_with_other_artefacts_is_the_same_bundle() -> None:
@@ -230,6 +261,8 @@ def changed(path: str, value: object) -> str:
         ("initial_mask.size", [200.0, 300], r"initial_mask.size\[0\]: expected an integer"),
         ("initial_mask.counts", "T3", "add up to 200 x 300"),
         ("initial_mask.size", [2**30, 2**30], "initial_mask.size: expected the image's"),
+        ("mask", None, "mask: expected an object"),
+        ("mask.counts", "", r"\.mask\.counts: expected COCO's string"),
     ],
 )
 def test_altered_text_is_refused_by_name(path, value, words: str) -> None:
