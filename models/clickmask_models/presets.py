@@ -120,7 +120,7 @@ _ENCODE_ONCE = Preset(
             min_size=64,
             min_fraction=0.35,
             hysteresis_iou=0.3,
-            close_above=1.1,
+            close_above=1.25,
         ),
         flip_averaging=False,
         threshold=0.5,

@@ -97,7 +97,7 @@ class CropPolicy:
             name: "paper": from the third click, +40 %, a new crop each click; "fbrs": from the second
                 click, +40 %, hysteresis 0.5; both with a least side of 200 px (f-BRS). "stable": from the
                 second click, +30 %, hysteresis 0.3, a least side of 64 px and 35 % of the image's short one,
-                with close looks in crops more than a tenth larger than the largest input size (chosen with
+                with close looks in crops more than a quarter larger than the largest input size (chosen with
                 clickmask_training.benchmark_crops on training images). "global_to_local": from
                 the first click, +40 %, no least side (the CSFP paper). "none": the whole image.
 
@@ -109,7 +109,7 @@ class CropPolicy:
         if name == "fbrs":
             return CropPolicy("fbrs", start_click=2)
         if name == "stable":
-            return CropPolicy("stable", 2, 1.3, 1.0, 64, 0.35, hysteresis_iou=0.3, close_above=1.1)
+            return CropPolicy("stable", 2, 1.3, 1.0, 64, 0.35, hysteresis_iou=0.3, close_above=1.25)
         if name == "global_to_local":
             return CropPolicy("global_to_local", start_click=1, min_size=1)
         if name == "none":

@@ -123,7 +123,7 @@ def test_what_encodes_once_keeps_its_crop_for_as_long_as_it_can(name):
     crop = pipeline(name).crop
     assert (crop.kind, crop.start_click, crop.min_size) == ("stable", 2, 64)
     assert (crop.expansion, crop.min_fraction, crop.hysteresis_iou) == (1.3, 0.35, 0.3)
-    assert crop.close_above == 1.1
+    assert crop.close_above == 1.25
     policies = pytest.importorskip("clickmask.crop")
     assert policies.CropPolicy(**dataclasses.asdict(crop)) == policies.CropPolicy.named("stable")
 

@@ -27,7 +27,7 @@ from clickmask.view import Box
 from clickmask_training.arms import BundleArm
 
 POLICIES = ("fbrs", "stable", "stable_once", "stable_closely", "none", "paper", "global_to_local")
-_STABLE = {"stable": 1.1, "stable_once": None, "stable_closely": 0.0}  # by where they look closely
+_STABLE = {"stable": 1.25, "stable_once": None, "stable_closely": 0.0}  # by where they look closely
 
 
 class Encodes(NamedTuple):
