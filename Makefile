@@ -24,11 +24,15 @@ check: .venv/ready  ## style and types
 	$(VENV)/ruff format --check .
 	$(VENV)/mypy
 
-accuracy: .venv/ready  ## docs/benchmarks/accuracy.md, from the benchmark folders below $(DATA)/eval
-	mkdir -p out
-	$(VENV)/clickmask evaluate default --root $(DATA)/eval --dataset grabcut berkeley davis coco_mval_dev \
-		--protocol-size --anchor grabcut random_walker --anchor-on grabcut berkeley --workers 2 \
+BENCHMARKS := --root $(DATA)/eval --dataset grabcut berkeley davis coco_mval_dev --protocol-size --workers 2
+
+accuracy: .venv/ready  ## docs/benchmarks/accuracy.md, and with flips, from the folders below $(DATA)/eval
+	$(VENV)/python export/build_engine.py --checkpoint engines/default.safetensors --flip \
+		--output out/default-with-flips --force
+	$(VENV)/clickmask evaluate default $(BENCHMARKS) --anchor grabcut random_walker --anchor-on grabcut berkeley \
 		--json out/accuracy.json --markdown docs/benchmarks/accuracy.md
+	$(VENV)/clickmask evaluate out/default-with-flips $(BENCHMARKS) \
+		--json out/accuracy-with-flips.json --markdown docs/benchmarks/accuracy-with-flips.md
 
 parity: .venv/ready  ## docs/benchmarks/parity.md, from a bundle of every family built here; an hour or two
 	PYTHONPATH=tests/models $(VENV)/python tests/export/parity_table.py --shared $(DATA)/..
