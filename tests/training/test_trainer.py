@@ -381,6 +381,7 @@ def test_two_processes_share_gradients_statistics_and_counts(command: list[str],
     command = [*command, "--from-scratch", "--steps=2"]
     script = tmp_path / "process.py"
     script.write_text(
+        "from pathlib import Path\n"
         "import torch, torch.distributed as dist\n"
         "from torch import nn\n"
         "from clickmask_training.distributed import (\n"
@@ -401,6 +402,8 @@ def test_two_processes_share_gradients_statistics_and_counts(command: list[str],
         "gradients = [float(p.grad.mean()) for p in layer.parameters()]\n"
         "print(f'{gradients} {statistics} {total(5 + rank)} {world}\\n', end='', flush=True)\n"
         "leave()\n"
+        "threads = [path.read_text() for path in Path('/proc/self/task').glob('*/comm')]\n"
+        "print(f'[] {sum(\"gloo\" in name for name in threads)} left\\n', end='', flush=True)\n"
     )
     launcher = ["-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
     done = subprocess.run(
@@ -413,6 +416,8 @@ def test_two_processes_share_gradients_statistics_and_counts(command: list[str],
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines.count("[0.5, 10.5] [3.0, 7] 11 2") == 2
+    # Threads of the group that outlive it can abort the process while Python ends.
+    assert lines.count("[] 0 left") == 2
     # The run itself speaks once: what it reads, and its last step, which both processes took.
     assert [text.split()[0] for text in lines if "[" not in text] == ["6", "step"]
     assert [row["samples"] for row in log_of(tmp_path / "run")] == ["8"]

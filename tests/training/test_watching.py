@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,15 +98,25 @@ def test_a_terminal_sees_a_bar_between_the_lines(
     assert bool(stream.getvalue()) == stream.isatty()
 
 
-def test_worker_processes_make_the_same_batches_in_the_same_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_workers_make_the_same_batches_in_the_same_order(workers: int, tmp_path: Path) -> None:
     write_set(tmp_path / "squares")
     data = TrainingData(tmp_path, {"squares": 1.0})
     config = replace(CONFIG, accumulate=2)
-    made = list(batches(data, config, 3, rank=1, world=2, workers=2))
+    made = list(batches(data, config, 3, rank=1, world=2, workers=workers))
     for number, batch in zip((13, 15, 17, 19), made, strict=True):
         for got, expected in zip(batch, make_batch(data, config, number), strict=True):
             assert torch.equal(got, expected)
     assert made[0].image.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_batches_that_nobody_wants_any_more_are_not_made(tmp_path: Path) -> None:
+    write_set(tmp_path / "squares")
+    before = threading.active_count()
+    stream = batches(TrainingData(tmp_path, {"squares": 1.0}), replace(CONFIG, steps=10**6), 0)
+    next(stream)
+    stream.close()
+    assert threading.active_count() == before
 
 
 def test_devices_that_are_not_there_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,11 @@ from collections.abc import Iterable
 
 import torch
 import torch.distributed as dist
+
+# Its functions take the process group of their import as a default. Imported while there is one (torch's
+# optimisers do so), they would keep it and its threads beyond `leave`, and those can abort the process when
+# Python ends (pytorch issue 190489).
+import torch.distributed.nn.functional
 from torch import nn
 
 CPU = torch.device("cpu")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import queue
-import threading
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import cv2
@@ -26,6 +26,7 @@ from clickmask_training.pixels import OTHER
 
 _LEAST = 20  # pixels of the object that a crop must show
 _DRAWS = 100  # of crops, until one does
+_AHEAD = 2  # batches that a thread makes before they are asked for
 
 
 class Batch(NamedTuple):
@@ -115,21 +116,17 @@ def batches(
             _Batches(data, config), batch_size=None, sampler=numbers, num_workers=workers, prefetch_factor=2
         )
         return
-    ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=2)
-
-    def produce() -> None:
-        try:
-            for number in numbers:
-                ready.put(make_batch(data, config, number))
-        except BaseException as error:  # handed to the consumer, which raises it
-            ready.put(error)
-
-    threading.Thread(target=produce, daemon=True).start()
-    for _ in numbers:
-        batch = ready.get()
-        if isinstance(batch, BaseException):
-            raise batch
-        yield batch
+    ahead: deque[Future[Batch]] = deque()
+    pool = ThreadPoolExecutor(max_workers=1)
+    try:
+        for number in numbers:
+            ahead.append(pool.submit(make_batch, data, config, number))
+            if len(ahead) > _AHEAD:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _sample(
