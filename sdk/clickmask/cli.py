@@ -170,14 +170,15 @@ def _check_outputs(options: argparse.Namespace) -> None:
                 check_target(target, colour=name == "overlay")
             except InvalidInputError as exc:
                 raise InvalidInputError(f"--{name}: {exc}") from exc
-    inputs = [options.image, *([options.mask] if options.mask else [])]
+    inputs = [options.image, *([] if options.mask is None else [options.mask])]
     check_targets([("--out", options.out), ("--overlay", options.overlay)], inputs)
 
 
 def _segment(options: argparse.Namespace) -> int:
     _check_outputs(options)
     image = read_picture(options.image)
-    start = read_mask(options.mask) if options.mask else None
+    size = (image.shape[1], image.shape[0])
+    start = None if options.mask is None else read_mask(options.mask, size, "--mask")
     with Segmenter.load(
         bundle_path(options.bundle),
         options.backend,

@@ -96,10 +96,11 @@ class CropPolicy:
         Args:
             name: "paper": from the third click, +40 %, a new crop each click; "fbrs": from the second
                 click, +40 %, hysteresis 0.5; both with a least side of 200 px (f-BRS). "stable": from the
-                second click, +30 %, hysteresis 0.3, a least side of 64 px and 35 % of the image's short one,
-                with close looks in crops more than a quarter larger than the largest input size (chosen with
-                clickmask_training.benchmark_crops on training images). "global_to_local": from
-                the first click, +40 %, no least side (the CSFP paper). "none": the whole image.
+                second click, +30 %, hysteresis 0.3, a least side of 64 px and 35 % of the image's short one
+                (chosen with clickmask_training.benchmark_crops on training images), with close looks in
+                crops more than a quarter larger than the largest input size (chosen by what they cost).
+                "global_to_local": from the first click, +40 %, no least side (the CSFP paper). "none": the
+                whole image.
 
         Raises:
             InvalidInputError: another name.

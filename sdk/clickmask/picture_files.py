@@ -23,8 +23,12 @@ _OUTLINE = (255, 255, 0)
 _POSITIVE, _NEGATIVE, _RIM = (0, 180, 0), (220, 0, 0), (255, 255, 255)
 
 
-def read_picture(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+def read_picture(path: str | os.PathLike[str], name: str = "image") -> NDArray[np.uint8]:
     """Read an image file as (H, W, 3) uint8 RGB, turned as its EXIF orientation says.
+
+    Args:
+        path: Where it is.
+        name: What to call it in messages.
 
     Raises:
         InvalidInputError: No such file, not an image that OpenCV reads, or one of more than 8 bits a channel.
@@ -34,7 +38,7 @@ def read_picture(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         data = np.frombuffer(Path(path).read_bytes(), np.uint8)
     except OSError as exc:
         raise InvalidInputError(
-            f"image: expected a readable file, got {str(path)!r}: {exc.strerror}."
+            f"{name}: expected a readable file, got {str(path)!r}: {exc.strerror}."
         ) from exc
     try:
         depth_as_is = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
@@ -43,30 +47,36 @@ def read_picture(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         picture = None
     if picture is None:
         raise InvalidInputError(
-            f"image: expected a picture that OpenCV reads (JPEG, PNG, TIFF, ...), got {str(path)!r}, which "
+            f"{name}: expected a picture that OpenCV reads (JPEG, PNG, TIFF, ...), got {str(path)!r}, which "
             "is not."
         )
     if picture.dtype != np.uint8:  # cut to 8 bits, scans of few of their levels would be black
         raise InvalidInputError(
-            f"image: expected 8 bits a channel, got {picture.dtype} in {str(path)!r}; scale the levels that "
+            f"{name}: expected 8 bits a channel, got {picture.dtype} in {str(path)!r}; scale the levels that "
             "matter to [0, 255] and save it anew."
         )
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def read_mask(path: str | os.PathLike[str]) -> NDArray[np.bool_]:
-    """Read a mask as (H, W) bool.
+def read_mask(path: str | os.PathLike[str], image_size: tuple[int, int], name: str) -> NDArray[np.bool_]:
+    """Read a mask of an image as (H, W) bool.
+
+    Args:
+        path: Where it is.
+        image_size: (width, height) that it must have.
+        name: What to call it in messages.
 
     Raises:
-        InvalidInputError: As for ``read_picture``; or coloured, or values other than 0 and 255 or 0 and 1.
+        InvalidInputError: As for ``read_picture``; or coloured, values other than 0 and 255 or 0 and 1, or of
+            another size.
     """
-    picture = read_picture(path)
+    picture = read_picture(path, name)
     try:
         if (picture != picture[..., :1]).any():
             raise InvalidInputError("expected a grey picture of 0 and 255, got one with colours")
-        return as_mask(picture[..., 0])
+        return as_mask(picture[..., 0], image_size)
     except InvalidInputError as exc:
-        raise InvalidInputError(f"{str(path)!r}: {exc}") from exc
+        raise InvalidInputError(f"{name}: {str(path)!r}: {exc}") from exc
 
 
 def overlay(image: NDArray[np.uint8], mask: NDArray[np.bool_], clicks: Iterable[Click]) -> NDArray[np.uint8]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, get_args
 from .clicks import Click
 from .crop import CropKind, CropPolicy
 from .errors import BundleError, InvalidInputError
-from .mask import Rle
+from .mask import Rle, rle_decode
 from .strict_json import MAX_INTEGER, Node, parse
 from .view import Coordinates
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .manifest import Manifest
 
 FORMAT = "clickmask-session"
-VERSION = 1
+VERSION = 2
 
 _MOST = 1_000_000  # as in CropPolicy
 _COUNTS = re.compile("[0-o]+")  # the characters of COCO's run lengths
@@ -84,12 +84,22 @@ class SessionRecord:
         )
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> SessionRecord:
-        """Read and check a record, which may come from a stranger.
+    def from_json(
+        cls, text: str | bytes, bundle: BundleIdentity, manifest: Manifest, *, other_bundle: bool = False
+    ) -> SessionRecord:
+        """Read and check a record, which may come from a stranger, to go on with a bundle.
+
+        Args:
+            text: from ``to_json``.
+            bundle: which bundle that is.
+            manifest: what it holds.
+            other_bundle: whether a record of another bundle is one that begins from its mask, with this
+                bundle's options. Its own options and clicks are not read then: they need not be of this
+                version of clickmask.
 
         Raises:
-            InvalidInputError: not JSON, not a session, of another version, or a value that cannot be; the
-                message names the place.
+            InvalidInputError: not JSON, not a session, of another version or bundle, or a value that cannot
+                be; the message names the place.
         """
         if not isinstance(text, (str, bytes)):
             raise InvalidInputError(
@@ -97,22 +107,18 @@ class SessionRecord:
             )
         data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
         try:
-            return _record(parse(data, "session"))
+            root = parse(data, "session")
+            made_with = _bundle(root)
+            if made_with.sha256 == bundle.sha256:
+                return _record(root, made_with)
+            if other_bundle:
+                return _begun_from_mask(root, bundle, manifest)
         except BundleError as error:  # strict_json's
             raise InvalidInputError(str(error)) from None
-
-    def going_on_in(self, bundle: BundleIdentity, manifest: Manifest) -> SessionRecord:
-        """This one; or, of another bundle, one that begins from its mask with the options of this bundle."""
-        if self.bundle.sha256 == bundle.sha256:
-            return self
-        return dataclasses.replace(
-            self,
-            bundle=bundle,
-            policy=manifest.crop,
-            size=None,
-            coordinates=manifest.input.coordinates,
-            clicks=(),
-            initial=self.mask,
+        go_on = ", or go on from the mask with other_bundle=True" if manifest.input.previous_mask else ""
+        raise InvalidInputError(
+            f"this session was made with the bundle {made_with.name!r:.80} ({made_with.sha256}), but the "
+            f"segmenter holds {bundle.name!r:.80} ({bundle.sha256}); load that bundle{go_on}"
         )
 
     def check_image(self, image_size: tuple[int, int], image_sha256: str) -> None:
@@ -132,37 +138,27 @@ class SessionRecord:
                 f"size with {image_sha256}; pass the original pixels (a JPEG saved again and BGR have others)"
             )
 
-    def check_bundle(self, bundle: BundleIdentity) -> None:
-        """Make sure that the record belongs to a bundle.
 
-        Raises:
-            InvalidInputError: it was made with another.
-        """
-        if self.bundle.sha256 != bundle.sha256:
-            raise InvalidInputError(
-                f"this session was made with the bundle {self.bundle.name!r:.80} ({self.bundle.sha256}), but "
-                f"the segmenter holds {bundle.name!r:.80} ({bundle.sha256}); load that bundle, or go on from "
-                "the mask with other_bundle=True"
-            )
-
-
-def _record(root: Node) -> SessionRecord:
-    # format and version first: a session of another version may have other keys
+def _bundle(root: Node) -> BundleIdentity:
+    """Which bundle made the session; format and version first: one of another version may have other keys."""
     head = root.members()
     form, version = head.get("format"), head.get("version")
     if form is None or form.value != FORMAT:
         raise root.error(f'"format": "{FORMAT}", as Session.to_json() writes')
     if version is None or type(version.value) is not int or version.value != VERSION:
         raise (version or root).error(f'"version": {VERSION} (restore it with the clickmask that wrote it)')
+    keys = root.fields(("bundle",), optional=head)["bundle"].fields(("name", "sha256"))
+    return BundleIdentity(keys["name"].text(), keys["sha256"].sha256())
+
+
+def _record(root: Node, bundle: BundleIdentity) -> SessionRecord:
     keys = root.fields(("format", "version", "image", "bundle", "options", "clicks", "initial_mask", "mask"))
-    image = keys["image"].fields(("size", "sha256"))
-    bundle = keys["bundle"].fields(("name", "sha256"))
     options = keys["options"].fields(("crop", "size", "coordinates"))
-    width, height = _pair(image["size"])
+    (width, height), image_sha256 = _image(keys["image"])
     return SessionRecord(
         image_size=(width, height),
-        image_sha256=image["sha256"].sha256(),
-        bundle=BundleIdentity(bundle["name"].text(), bundle["sha256"].sha256()),
+        image_sha256=image_sha256,
+        bundle=bundle,
         policy=_policy(options["crop"]),
         size=None if options["size"].value is None else options["size"].integer(1, _MOST),
         coordinates=options["coordinates"].choice(get_args(Coordinates)),
@@ -170,6 +166,28 @@ def _record(root: Node) -> SessionRecord:
         initial=None if keys["initial_mask"].value is None else _rle(keys["initial_mask"], width, height),
         mask=_rle(keys["mask"], width, height),
     )
+
+
+def _begun_from_mask(root: Node, bundle: BundleIdentity, manifest: Manifest) -> SessionRecord:
+    keys = root.fields(("image", "mask"), optional=root.members())
+    (width, height), image_sha256 = _image(keys["image"])
+    mask = _rle(keys["mask"], width, height)
+    return SessionRecord(
+        image_size=(width, height),
+        image_sha256=image_sha256,
+        bundle=bundle,
+        policy=manifest.crop,
+        size=None,
+        coordinates=manifest.input.coordinates,
+        clicks=(),
+        initial=mask if rle_decode(mask).any() else None,  # nothing to begin from is the untouched image
+        mask=mask,
+    )
+
+
+def _image(node: Node) -> tuple[tuple[int, int], str]:
+    keys = node.fields(("size", "sha256"))
+    return _pair(keys["size"]), keys["sha256"].sha256()
 
 
 def _pair(node: Node) -> tuple[int, int]:

@@ -296,14 +296,16 @@ class Session:
 
         Raises:
             InvalidInputError: the image is on a GPU.
+            BackendError: the runtime failed.
         """
         from .replay import SessionRecord  # reads JSON strictly: few sessions are ever saved
 
+        digest = sha256(self._pixels)  # before the mask is painted: it may refuse
         with self._lock:
             mask = self._predictor.mask(state := self._history.now)
         return SessionRecord(
             image_size=self._image_size,
-            image_sha256=sha256(self._pixels),
+            image_sha256=digest,
             bundle=self._segmenter.identity,
             policy=self._policy,
             size=self._fixed_size,
@@ -345,10 +347,8 @@ class Session:
         """
         from .replay import SessionRecord
 
-        record = SessionRecord.from_json(text)
-        if other_bundle:
-            record = record.going_on_in(segmenter.identity, segmenter.bundle.manifest)
-        record.check_bundle(segmenter.identity)  # first: another may not have the record's options
+        manifest = segmenter.bundle.manifest
+        record = SessionRecord.from_json(text, segmenter.identity, manifest, other_bundle=other_bundle)
         session = cls(segmenter, image, record.policy, record.size, record.coordinates, prefetch=prefetch)
         record.check_image(session._image_size, sha256(session._pixels))
         if record.initial is not None:

@@ -6,6 +6,7 @@ The kernels are those for the processor; CUDA, TensorRT and ONNX Runtime's CUDA 
 from __future__ import annotations
 
 import gc
+import json
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -82,7 +83,9 @@ def test_masks_are_those_of_a_session_on_the_processor(
         assert 0.05 < mask.mean() < 0.95
         assert len(crops) > 1
     if given == "host":
-        assert session.to_json() == plain.to_json()
+        saved, expected = json.loads(session.to_json()), json.loads(plain.to_json())
+        del saved["mask"], expected["mask"]  # compared above
+        assert saved == expected
 
 
 def test_close_looks_are_blended_in_as_on_the_processor(

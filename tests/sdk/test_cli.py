@@ -147,9 +147,10 @@ def test_segment_begins_from_a_mask(photo: Path, tmp_path: Path, monkeypatch: py
         (np.full((60, 80), 7, np.uint8), "uint8 of 0 and 1 or of 0 and 255"),
         (np.dstack([np.full((60, 80), v, np.uint8) for v in (0, 0, 255)]), "got one with colours"),
         (np.zeros((60, 81), np.uint8), "image's shape (60, 80), but got (60, 81)"),
+        (np.full((60, 80), 65535, np.uint16), "expected 8 bits a channel, got uint16"),
         (None, "No such file"),
     ],
-    ids=["levels", "colours", "shape", "missing"],
+    ids=["levels", "colours", "shape", "deep", "missing"],
 )
 def test_segment_tells_of_a_mask_that_is_none(
     photo: Path,
@@ -159,15 +160,24 @@ def test_segment_tells_of_a_mask_that_is_none(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(Segmenter, "load", lambda *_, **__: make_segmenter(echo=True))
+    monkeypatch.setattr(Segmenter, "load", lambda *_, **__: pytest.fail("a network was loaded first"))
     start = tmp_path / "start.png"
     if pixels is not None:
         cv2.imwrite(str(start), pixels)
 
     assert run("segment", "f", photo, "--mask", start, "--click", "1,1", "--out", tmp_path / "m.png") == 1
 
-    assert message in one_error(capsys)
+    error = one_error(capsys)
+    assert error.startswith("clickmask: error: --mask: ")
+    assert message in error
     assert not (tmp_path / "m.png").exists()
+
+
+def test_segment_takes_no_empty_name_for_no_mask(
+    folder: Path, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("segment", folder, photo, "--mask", "", "--click", "1,1", "--out", tmp_path / "m.png") == 1
+    assert "--mask: expected a readable file, got ''" in one_error(capsys)
 
 
 def test_segment_writes_over_no_mask_that_it_reads(

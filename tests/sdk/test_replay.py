@@ -92,7 +92,7 @@ def test_what_the_text_holds() -> None:
     parts = {"format", "version", "image", "bundle", "options", "clicks", "initial_mask", "mask"}
     assert set(document) == parts
     assert document["mask"] == session.rle()
-    assert (document["format"], document["version"]) == ("clickmask-session", 1)
+    assert (document["format"], document["version"]) == ("clickmask-session", 2)
     assert document["image"]["size"] == [300, 200]
     assert len(document["image"]["sha256"]) == 64
     assert document["bundle"]["name"] == "fake"
@@ -182,9 +182,31 @@ def test_what_another_bundle_goes_on_from_is_checked_too() -> None:
         Session.from_json(later, make_image(200, 300), text, other_bundle=True)
     with pytest.raises(InvalidInputError, match="add up to 200 x 300"):
         Session.from_json(later, IMAGE, changed("mask.counts", "T3"), other_bundle=True)
-    blind = make(name="blind", input={"previous_mask": False})
+    with pytest.raises(InvalidInputError, match="expected the key 'mask'"):
+        Session.from_json(later, IMAGE, changed("mask", ...), other_bundle=True)
+
+
+def test_a_network_that_takes_no_mask_goes_on_from_none() -> None:
+    blind, text = make(name="blind", input={"previous_mask": False}), annotated().to_json()
+    with pytest.raises(InvalidInputError, match=r"load that bundle$"):
+        Session.from_json(blind, IMAGE, text)
     with pytest.raises(InvalidInputError, match="'blind' has none"):
         Session.from_json(blind, IMAGE, text, other_bundle=True)
+
+
+@pytest.mark.parametrize("previous_mask", [True, False])
+def test_an_untouched_session_goes_on_untouched_in_another_bundle(previous_mask) -> None:
+    later, text = make(name="later", input={"previous_mask": previous_mask}), make().session(IMAGE).to_json()
+    again = Session.from_json(later, IMAGE, text, other_bundle=True)
+    assert not again.can_undo
+    assert_same(again, later.session(IMAGE))
+
+
+@pytest.mark.parametrize("path", ["options.crop.extra", "options.crop.kind", "clicks", "extra"])
+def test_what_a_later_version_says_besides_does_not_hold_its_mask_back(path) -> None:
+    text = changed(path, "what this version does not know")
+    again = Session.from_json(make(name="later"), IMAGE, text, other_bundle=True)
+    np.testing.assert_array_equal(again.mask, annotated().mask)
 
 
 def test_the_same_network_with_other_artefacts_is_the_same_bundle() -> None:
@@ -213,11 +235,11 @@ def changed(path: str, value: object) -> str:
     [
         ("format", "other", '"format": "clickmask-session"'),
         ("format", ..., '"format": "clickmask-session"'),
-        ("version", 2, '"version": 1 .restore it with the clickmask that wrote it., got 2'),
-        ("version", True, '"version": 1 .*, got True'),
-        ("version", 1.0, '"version": 1 .*, got 1.0'),
-        ("version", "1" * 10_000, '"version": 1 .*, got '),
-        ("version", ..., '"version": 1'),
+        ("version", 1, '"version": 2 .restore it with the clickmask that wrote it., got 1'),
+        ("version", True, '"version": 2 .*, got True'),
+        ("version", 2.0, '"version": 2 .*, got 2.0'),
+        ("version", "1" * 10_000, '"version": 2 .*, got '),
+        ("version", ..., '"version": 2'),
         ("extra", 1, "expected only the keys .* got also .'extra'"),
         ("clicks", ..., "expected the key 'clicks'"),
         ("clicks", {}, "clicks: expected an array"),
@@ -281,14 +303,14 @@ def refused(text: str | bytes, words: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ('"version": 1', '"version": 1, "version": 1', "each key once, got 'version' twice"),
+        ('"version": 2', '"version": 2, "version": 1', "each key once, got 'version' twice"),
         ('"x": 150.0', '"x": 150.0, "x": 9', "each key once, got 'x' twice"),
         ('"x": 150.0', '"x": 1e999', r"clicks\[0\].x: expected a number"),
         ('"x": 150.0', '"x": ' + "1" * 10_000, "expected integers of at most"),
-        ('"version": 1', '"version": 1, "' + "k" * 10_000 + '": 1', "1 to 512 printable"),
-        ('"version": 1', '"version": 1, "\\u001b[2J": 1', "1 to 512 printable"),
-        ('"version": 1', '"version": 1, "\ud800": 1', "UTF-8"),
-        ('"version": 1', '"version": 1, "a": ' + "[" * 99 + "]" * 99, "levels of nesting"),
+        ('"version": 2', '"version": 2, "' + "k" * 10_000 + '": 1', "1 to 512 printable"),
+        ('"version": 2', '"version": 2, "\\u001b[2J": 1', "1 to 512 printable"),
+        ('"version": 2', '"version": 2, "\ud800": 1', "UTF-8"),
+        ('"version": 2', '"version": 2, "a": ' + "[" * 99 + "]" * 99, "levels of nesting"),
         ("{", "{" + "".join(f'"k{i}": 0, ' for i in range(2000)), "at most 1024 members"),
         ("{", "{" + "".join(f'"{"k" * 500}{i}": 0, ' for i in range(9)), "expected only the keys"),
     ],

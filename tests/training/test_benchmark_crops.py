@@ -46,8 +46,9 @@ def test_policies_differ_in_their_rule_and_not_in_how_small_a_crop_may_be(method
         assert (arms[name].min_size, arms[name].min_fraction) == (32, 0.2)
         assert arms[name].kind == named.kind
         assert (arms[name].expansion, arms[name].hysteresis_iou) == (named.expansion, named.hysteresis_iou)
-    assert [arms[name].close_above for name in ("stable_once", "stable", "stable_closely")] == [None, 1.25, 0]
-    assert replace(arms["stable_closely"], close_above=1.25) == arms["stable"]
+    own = CropPolicy.named("stable").close_above
+    assert [arms[name].close_above for name in ("stable_once", "stable", "stable_closely")] == [None, own, 0]
+    assert replace(arms["stable_closely"], close_above=own) == arms["stable"]
 
 
 def test_an_arm_clicks_as_sessions_of_its_policy_do(method: BundleMethod, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from clickmask.view import Box
 from clickmask_training.arms import BundleArm
 
 POLICIES = ("fbrs", "stable", "stable_once", "stable_closely", "none", "paper", "global_to_local")
-_STABLE = {"stable": 1.25, "stable_once": None, "stable_closely": 0.0}  # by where they look closely
+_LOOKS = {"stable_once": None, "stable_closely": 0.0}  # "stable" with another `close_above`
 
 
 class Encodes(NamedTuple):
@@ -77,9 +77,9 @@ def policy_arms(names: Sequence[str], bundle: BundleMethod, own: CropPolicy) -> 
 
 
 def _named(name: str, own: CropPolicy) -> CropPolicy:
-    policy = CropPolicy.named("stable" if name in _STABLE else name)
-    if name in _STABLE:
-        policy = replace(policy, close_above=_STABLE[name])
+    policy = CropPolicy.named("stable" if name in _LOOKS else name)
+    if name in _LOOKS:
+        policy = replace(policy, close_above=_LOOKS[name])
     if policy.kind in ("paper", "fbrs", "stable"):
         policy = replace(policy, min_size=own.min_size, min_fraction=own.min_fraction)
     return policy

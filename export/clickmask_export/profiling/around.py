@@ -24,7 +24,7 @@ def measure_around(
     """Times of the host's steps on a photo, in sessions without prefetch.
 
     They have the bundle's own settings, and in turns with them the same without close looks, whose clicks are
-    what a photo shows that is no larger than the network's input.
+    what a photo shows that is too small for those.
 
     Returns:
         Kind of click (``clicks.kind_of``) to step to ``summary`` in milliseconds:
