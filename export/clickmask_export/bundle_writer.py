@@ -99,6 +99,7 @@ def draft_bundle(
         crop=recipe.crop,
         flip_averaging=recipe.flip,
         threshold=recipe.threshold,
+        momentum=recipe.momentum,
         pixel_diffusion=describe_diffusion(recipe.pixel_diffusion),
         graphs=graphs,
         artefacts=artefacts,

@@ -59,6 +59,7 @@ class Recipe:
     crop: CropPolicy
     flip: bool
     threshold: float
+    momentum: float
     pixel_diffusion: PixelDiffusionConfig | None
     departures: tuple[str, ...] = ()
 
@@ -89,6 +90,7 @@ def make_recipe(network: nn.Module, overrides: Overrides) -> Recipe:
         crop=CropPolicy(**asdict(pipeline.crop)),
         flip=pipeline.flip_averaging if overrides.flip is None else overrides.flip,
         threshold=pipeline.threshold,
+        momentum=pipeline.momentum,
         pixel_diffusion=_pixel_diffusion(network, preset, overrides),
         departures=tuple(
             field.name

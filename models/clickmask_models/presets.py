@@ -53,6 +53,7 @@ class Pipeline:
         crop: where the network looks.
         flip_averaging: whether logits are averaged with those of the mirrored input, before Pixel Diffusion.
         threshold: probability above which a pixel is object.
+        momentum: share of the logits before a click in those after it, away from the click.
     """
 
     sizes: tuple[int, ...]
@@ -61,6 +62,7 @@ class Pipeline:
     crop: Crop
     flip_averaging: bool
     threshold: float
+    momentum: float = 0.0  # off
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ _ENCODE_ONCE = Preset(
         ),
         flip_averaging=False,
         threshold=0.5,
+        momentum=0.25,
     ),
 )
 

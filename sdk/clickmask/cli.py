@@ -227,6 +227,7 @@ def _table(manifest: Manifest) -> str:
         ("crop", _crop(crop)),
         ("flip averaging", "yes" if manifest.flip_averaging else "no"),
         ("threshold", f"{manifest.threshold:g}"),
+        ("momentum", f"{manifest.momentum:g}"),
         ("pixel diffusion", _pixel_diffusion(manifest)),
     ]
     for number, artefact in enumerate(manifest.artefacts, 1):

@@ -237,6 +237,9 @@ class Samples(NamedTuple):
 
 def old_samples(old: View, new: View) -> tuple[Samples, Samples]:
     """Where columns and rows of a new view lie on an old one's grid."""
+    if old == new:  # also where aligned corners show one pixel in all of a row
+        width, height = new.valid_size
+        return Samples(0, width, 0, 1, width, width), Samples(0, height, 0, 1, height, height)
     (x0, x1), (y0, y1) = (old.box.x0, old.box.x1), (old.box.y0, old.box.y1)
     return _old_samples(old, new, 0, x0, x1), _old_samples(old, new, 1, y0, y1)
 

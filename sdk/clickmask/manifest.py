@@ -177,6 +177,7 @@ class Manifest:
     crop: CropPolicy
     flip_averaging: bool
     threshold: float
+    momentum: float
     pixel_diffusion: PixelDiffusionSpec | None
     graphs: Mapping[str, GraphSpec]
     artefacts: tuple[Artefact, ...]

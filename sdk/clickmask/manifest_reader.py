@@ -42,6 +42,7 @@ MAX_ARTEFACTS = 64
 MAX_CLICKS = 1024
 MIN_SIZE, MAX_SIZE, SIZE_STEP = 64, 2048, 32
 MAX_ITERATIONS = 1000
+MAX_MOMENTUM = 0.9  # at 1 nothing would change but around the click
 
 # A white list, so that a name means the same file on every system: no separators, drives, streams or hidden
 # files.
@@ -93,6 +94,7 @@ def _manifest(root: Node) -> Manifest:
         crop=crop,
         flip_averaging=keys["flip_averaging"].flag(),
         threshold=keys["threshold"].number(0, 1, open_ends=True),
+        momentum=keys["momentum"].number(0, MAX_MOMENTUM),
         pixel_diffusion=diffusion,
         graphs=graphs,
         artefacts=tuple(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from . import encode, paste
 from .blend import blend_into
+from .clicks import Click
 from .errors import BackendError, InvalidInputError
 from .image import as_rgb, image_sha256, image_size
 from .mask_memory import MaskMemory
@@ -58,8 +59,16 @@ class Pixels(Protocol):
         """
         ...
 
-    def blend(self, logits: Any, view: View, close: Any, near: View) -> Any:
-        """The logits of a view with those of a close look in it, as new ones; see `blend.blend_into`."""
+    def blend(
+        self,
+        logits: Any,
+        view: View,
+        other: Any,
+        seen: View,
+        momentum: float = 1.0,
+        click: Click | None = None,
+    ) -> Any:
+        """The logits of a view with others blended in, as new ones; see `blend.blend_into`."""
         ...
 
     def probability(self, logits: Any, view: View) -> NDArray[np.float32]:
@@ -123,11 +132,17 @@ class HostPixels:
         return tensor
 
     def blend(
-        self, logits: NDArray[np.float32], view: View, close: NDArray[np.float32], near: View
+        self,
+        logits: NDArray[np.float32],
+        view: View,
+        other: NDArray[np.float32],
+        seen: View,
+        momentum: float = 1.0,
+        click: Click | None = None,
     ) -> NDArray[np.float32]:
         """See `Pixels`; read-only."""
         out = logits.copy()
-        blend_into(_valid(out, view), view, _valid(close, near), near)
+        blend_into(_valid(out, view), view, _valid(other, seen), seen, momentum, click)
         out.setflags(write=False)
         return out
 

@@ -68,11 +68,12 @@ class Predictor:
         clicks = (*state.clicks, click)
         if not self._policy.looks_twice(len(clicks)):
             found = self._look(state, clicks, view := self._view(state, clicks))
+            found = self._steadied(found, view, state)
             closely = self._policy.looks_closely(clicks, view.box, self._manifest.input.sizes[-1])
             return self._seen_closely(found, view) if closely else found
         found = self._look(state, clicks, self._whole_view)
-        local = self._look(found, clicks, self._view(found, clicks), local=True)
-        return replace(local, before=state)  # the first pass is not kept
+        local = self._look(found, clicks, view := self._view(found, clicks), local=True)
+        return self._steadied(replace(local, before=state), view, state)  # the first pass is not kept
 
     def look_ahead(self, state: State) -> None:
         """Have what the click after a state will want encoded in the background, where that is wished."""
@@ -142,6 +143,15 @@ class Predictor:
         told = previous_mask(state, view, self._pixels, kept and kept.mask) if spec.previous_mask else None
         logits = self._pixels.decode(self._backend, self._features(view, local), tensor, told, view)
         return State(clicks, state.initial, view, logits, state)
+
+    def _steadied(self, found: State, view: View, before: State) -> State:
+        """A state in which the logits of the one before have their share, away from the newest click."""
+        momentum = self._manifest.momentum
+        if not momentum or before.view is None:
+            return found
+        click = found.clicks[-1]
+        logits = self._pixels.blend(found.logits, view, before.logits, before.view, momentum, click)
+        return replace(found, logits=logits)
 
     def _seen_closely(self, found: State, view: View) -> State:
         """A state whose newest click is looked at once more: what that says replaces the mask around it."""

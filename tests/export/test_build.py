@@ -46,7 +46,7 @@ def recipe(network, flip, diffuse, crop="fbrs"):
         max_clicks=16,
     )
     maps, policy = ClickMaps("disk", 3.0), CropPolicy.named(crop)
-    return Recipe("cdnet", "official", spec, maps, policy, flip, 0.5, diffuse)
+    return Recipe("cdnet", "official", spec, maps, policy, flip, 0.5, 0.0, diffuse)
 
 
 @pytest.fixture

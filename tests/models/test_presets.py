@@ -124,6 +124,7 @@ def test_what_encodes_once_keeps_its_crop_for_as_long_as_it_can(name):
     assert (crop.kind, crop.start_click, crop.min_size) == ("stable", 2, 64)
     assert (crop.expansion, crop.min_fraction, crop.hysteresis_iou) == (1.3, 0.35, 0.3)
     assert crop.close_above == 1.25
+    assert pipeline(name).momentum == 0.25  # docs/decisions/0034
     policies = pytest.importorskip("clickmask.crop")
     assert policies.CropPolicy(**dataclasses.asdict(crop)) == policies.CropPolicy.named("stable")
 

@@ -60,6 +60,7 @@ def torch_segmenter(pipeline: Pipeline, **networks: nn.Module) -> Segmenter:
         },
         crop=asdict(pipeline.crop),
         threshold=pipeline.threshold,
+        momentum=pipeline.momentum,
     )
     return Segmenter(
         Bundle(Path("none"), manifest), TorchBackend(manifest, networks, pipeline.flip_averaging)

@@ -63,7 +63,7 @@ def test_it_loads_without_a_gpu(cuda_library):
     assert cuda_library.clickmask_cuda_scratch_bytes(30, 40) == 30 * 40 * 2 * 4
     kernel = DeviceDiffusion(declared(cuda_library), DiffusionOptions.from_spec(describe_diffusion(PAPER)))
     assert kernel.scratch_bytes(40) == 40 * 40 * (4 + 2 * 32 + 2 * 4)
-    assert cuda_library.clickmask_view_abi() == 5
+    assert cuda_library.clickmask_view_abi() == 6
     options.dilation_count = 9
     assert cuda_library.clickmask_cuda_affinity_bytes(ctypes.byref(options), 30, 40) == 0
 

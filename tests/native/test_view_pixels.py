@@ -21,6 +21,7 @@ from sessions import resize_reference
 from clickmask import encode, paste
 from clickmask.backends.device_kernels import ImageStruct, ViewKernels
 from clickmask.blend import blend_into
+from clickmask.clicks import Click
 from clickmask.errors import BackendError, BackendUnavailableError
 from clickmask.view import Box, View
 
@@ -266,9 +267,14 @@ CLOSE = [
 
 @pytest.mark.parametrize("coordinates", ["half_pixel", "public"])
 @pytest.mark.parametrize("fit", ["letterbox", "squash"])
-def test_a_close_look_is_blended_in_as_on_the_host(memory: Any, fit: str, coordinates: str) -> None:
+@pytest.mark.parametrize(
+    "momentum", [(1.0, None), (0.25, Click(80, 70.5))], ids=["close look", "click before"]
+)
+def test_logits_are_blended_in_as_on_the_host(
+    memory: Any, momentum: tuple[Any, ...], fit: str, coordinates: str
+) -> None:
     seen = 0
-    for near, view in CLOSE:
+    for near, view in PAIRS if momentum[1] else CLOSE:
         if (view.fit, view.coordinates) != (fit, coordinates):
             continue
         logits, close = logits_of(view, 7), logits_of(near, 8)
@@ -277,9 +283,10 @@ def test_a_close_look_is_blended_in_as_on_the_host(memory: Any, fit: str, coordi
         scratch = memory.empty((near.size, view.size), np.float32)
         out = memory.empty((view.size, view.size), np.float32)
         looks = (memory.address(given), view, memory.address(part), near)
-        memory.kernels.blend(*looks, memory.address(scratch), memory.address(out), memory.stream)
+        places = (memory.address(scratch), memory.address(out), memory.stream)
+        memory.kernels.blend(*looks, *momentum, *places)
         found = memory.get(out)
-        blend_into(logits, view, close, near)
+        blend_into(logits, view, close, near, *momentum)
         np.testing.assert_allclose(
             found[:height, :width], logits, rtol=1e-5, atol=1e-5, err_msg=f"{near} {view}"
         )
@@ -335,7 +342,7 @@ def test_null_addresses_are_refused(on_host: HostMemory) -> None:
         with pytest.raises(BackendError):
             on_host.kernels.find_not_finite(logits, 1, 1, out, 0)
         with pytest.raises(BackendError):
-            on_host.kernels.blend(logits, view, logits, view, 1, out, 0)
+            on_host.kernels.blend(logits, view, logits, view, 1.0, None, 1, out, 0)
 
 
 def test_a_library_of_another_version_is_refused(tmp_path: Path) -> None:
@@ -345,7 +352,7 @@ def test_a_library_of_another_version_is_refused(tmp_path: Path) -> None:
     source.write_text("int clickmask_view_abi(void) { return 99; }")
     library = tmp_path / "other.so"
     subprocess.run(["c++", "-x", "c", "-shared", "-fPIC", str(source), "-o", str(library)], check=True)
-    with pytest.raises(BackendUnavailableError, match="expected version 5"):
+    with pytest.raises(BackendUnavailableError, match="expected version 6"):
         ViewKernels(library)
     (tmp_path / "junk.so").write_bytes(b"junk")
     with pytest.raises(BackendUnavailableError, match="cmake"):

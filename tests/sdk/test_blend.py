@@ -1,4 +1,4 @@
-"""Blend: half a crop's logits, seen closely, in those of the whole crop, against sums written out."""
+"""Blend: logits of one view in those of another, against sums written out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import pytest
 
 from clickmask import native_library
 from clickmask.blend import blend_into
-from clickmask.view import Box, View
+from clickmask.clicks import Click
+from clickmask.view import Box, Coordinates, View
 
 CROP = Box(40, 10, 240, 170)  # 200 x 160: at 100 two image pixels a network pixel
 SIZE = 100
@@ -94,3 +95,28 @@ def test_the_close_look_alone_is_seen_in_its_middle_and_the_crop_alone_outside()
     away = (rows[:, None] < 49) | (rows[:, None] > 130) | (columns[None] < 89) | (columns[None] > 190)
     assert (logits[away] == -5).all()
     assert set(np.unique(logits)) > {-5, 7}  # and in between something between
+
+
+@pytest.mark.parametrize("coordinates", ["half_pixel", "public"])
+@pytest.mark.parametrize("click", [Click(90, 60), Click(40.25, 10), Click(900, 80)], ids=str)
+def test_around_a_click_less_is_blended_in(click: Click, coordinates: Coordinates) -> None:
+    view = View(CROP, SIZE, coordinates=coordinates)
+    rng = np.random.default_rng(0)
+    before, other = (rng.normal(size=view.valid_size[::-1]).astype(np.float32) for _ in range(2))
+    logits = before.copy()
+    blend_into(logits, view, other, view, 0.25, click)
+    x, y = view.to_network(click.x, click.y)
+    rows, columns = np.indices(before.shape)
+    away = np.maximum(np.abs(rows - y), np.abs(columns - x))  # the view is 100 network pixels wide
+    share = 0.25 * np.minimum(away / (0.05 * 100), 1)
+    np.testing.assert_allclose(logits, (1 - share) * before + share * other, atol=1e-6)
+
+
+def test_where_the_view_before_showed_nothing_nothing_is_blended_in() -> None:
+    view, seen = View(Box(100, 10, 300, 210), SIZE), View(Box(40, 10, 240, 210), SIZE)
+    logits = np.full(view.valid_size[::-1], 2, np.float32)
+    blend_into(logits, view, np.full(seen.valid_size[::-1], -2, np.float32), seen, 0.5, Click(0, 0))
+    columns, _ = grid(view)
+    share = 0.5 * np.clip((240 - 0.5 - columns) / (140 / 8), 0, 1)  # 140 of their 200 columns are shared
+    np.testing.assert_allclose(logits, np.broadcast_to(2 - 4 * share, logits.shape), atol=1e-5)
+    assert (logits[:, columns > 240] == 2).all()

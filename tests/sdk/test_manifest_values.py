@@ -63,6 +63,8 @@ FILES = "artefacts[0].files.network"
         ),
         ("crop.close_above", -0.1, r"\$\.crop\.close_above: expected a number from 0 to 100"),
         ("crop.hysteresis_iou", -0.1, r"\$\.crop\.hysteresis_iou: expected a number from 0 to 1"),
+        ("momentum", -0.1, r"\$\.momentum: expected a number from 0 to 0.9"),
+        ("momentum", 1, r"\$\.momentum: expected a number from 0 to 0.9"),
         ("flip_averaging", "yes", r"\$\.flip_averaging: expected true or false"),
         ("threshold", 0, r"\$\.threshold: expected a number between 0 and 1, got 0"),
         ("threshold", 1, r"\$\.threshold: expected a number between 0 and 1, got 1"),

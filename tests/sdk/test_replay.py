@@ -59,6 +59,12 @@ def test_replay_is_bit_identical_in_a_fresh_segmenter(options) -> None:
         assert_same(Session.from_json(make(), IMAGE, form), session)
 
 
+def test_replay_is_bit_identical_with_momentum() -> None:
+    session = annotated(make(momentum=0.4))
+    assert not np.array_equal(session.probability, annotated().probability)
+    assert_same(Session.from_json(make(momentum=0.4), IMAGE, session.to_json()), session)
+
+
 def test_replayed_session_goes_on_as_the_saved_one() -> None:
     session = annotated()
     copy = Session.from_json(make(), IMAGE, session.to_json())

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import encode
+from ..blend import reach_of
+from ..clicks import Click
 from ..view import View
 from .device_library import check, installed, load
 
@@ -42,6 +44,10 @@ class _Samples(ctypes.Structure):
     )
 
 
+class _Momentum(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_float) for name in ("share", "x", "y", "reach"))
+
+
 class ViewKernels:
     """The functions of clickmask_view_pixels.h. Safe from many threads. `stream` is a cudaStream_t's address.
 
@@ -64,7 +70,8 @@ class ViewKernels:
         self._library.clickmask_view_bits.argtypes = bits
         previous = (address, number, struct, struct, address, address, number, address)
         self._library.clickmask_view_previous.argtypes = previous
-        blend = (address, number, number, number, address, number, struct, struct, address, address, address)
+        whole, part = (address, number, number, number), (address, number)
+        blend = (*whole, *part, struct, struct, struct, address, address, address)
         self._library.clickmask_view_blend.argtypes = blend
         self._library.clickmask_find_not_finite.argtypes = (address, number, number, address, address)
 
@@ -122,7 +129,16 @@ class ViewKernels:
         )
 
     def blend(
-        self, logits: int, view: View, close: int, near: View, scratch: int, out: int, stream: int
+        self,
+        logits: int,
+        view: View,
+        other: int,
+        seen: View,
+        momentum: float,
+        click: Click | None,
+        scratch: int,
+        out: int,
+        stream: int,
     ) -> None:
         """`blend.blend_into`: out (S, S), other memory than `logits`; `scratch` is as for `previous`.
 
@@ -130,10 +146,12 @@ class ViewKernels:
             BackendError: not such views, or the launch failed.
         """
         width, height = view.valid_size
-        across, down = encode.old_samples(near, view)
+        across, down = encode.old_samples(seen, view)
         samples = (ctypes.byref(_samples(axis)) for axis in (down, across))
-        whole, part = (logits, view.size, height, width), (close, near.size)
-        _check(self._library.clickmask_view_blend(*whole, *part, *samples, scratch, out, stream))
+        whole, part = (logits, view.size, height, width), (other, seen.size)
+        x, y = view.to_network(click.x, click.y) if click else (0.0, 0.0)
+        share = ctypes.byref(_Momentum(momentum, x, y, reach_of(view) if click else 0.0))
+        _check(self._library.clickmask_view_blend(*whole, *part, *samples, share, scratch, out, stream))
 
     def find_not_finite(self, values: int, rows: int, columns: int, found: int, stream: int) -> None:
         """Set an int32 that the device can write, such as pinned memory, to 1 for NaN and infinity.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import BackendError, BackendUnavailableError
 
-_ABI = 5  # CLICKMASK_VIEW_ABI of the header that the bindings were written for
+_ABI = 6  # CLICKMASK_VIEW_ABI of the header that the bindings were written for
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 _NAME = ("" if sys.platform == "win32" else "lib") + "clickmask_native_cuda" + _SUFFIX
 _LIBRARY = Path(__file__).parents[1] / _NAME

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import paste
+from ..clicks import Click
 from ..errors import BackendError, BackendUnavailableError, InvalidInputError
 from ..image import image_sha256
 from ..mask_memory import MaskMemory
@@ -147,13 +148,22 @@ class DevicePixels:
             self._cuda.synchronize(self._stream)
             return out
 
-    def blend(self, logits: DeviceArray, view: View, close: DeviceArray, near: View) -> DeviceArray:
-        """Logits of `decode` with those of a close look in them, (1, 1, S, S); see `Pixels`."""
-        given, part = self._checked(logits, view).pointer, self._checked(close, near).pointer
+    def blend(
+        self,
+        logits: DeviceArray,
+        view: View,
+        other: DeviceArray,
+        seen: View,
+        momentum: float = 1.0,
+        click: Click | None = None,
+    ) -> DeviceArray:
+        """Logits of a view with others blended in, (1, 1, S, S); see `Pixels`."""
+        given, part = self._checked(logits, view).pointer, self._checked(other, seen).pointer
         with self._working() as stream:
             out = self._pool.take((1, 1, view.size, view.size), "float32")
-            scratch = self._pool.take((near.size, view.size), "float32")
-            self._kernels.blend(given, view, part, near, scratch.pointer, out.pointer, stream)
+            scratch = self._pool.take((seen.size, view.size), "float32")
+            looks, memory = (given, view, part, seen), (scratch.pointer, out.pointer, stream)
+            self._kernels.blend(*looks, momentum, click, *memory)
             self._cuda.synchronize(self._stream)
             return out
 

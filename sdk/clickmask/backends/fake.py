@@ -122,6 +122,7 @@ def _document() -> dict[str, Any]:
         },
         "flip_averaging": False,
         "threshold": 0.5,
+        "momentum": 0.0,
         "pixel_diffusion": None,
         "created": "2026-01-01",
     }

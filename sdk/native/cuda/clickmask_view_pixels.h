@@ -15,7 +15,7 @@ extern "C" {
 
 /* The library's: raised whenever a struct or a signature below or of clickmask_native_cuda.h changes. The binding
  * refuses any other. */
-#define CLICKMASK_VIEW_ABI 5
+#define CLICKMASK_VIEW_ABI 6
 
 #define CLICKMASK_MAX_SIDE (1 << 17) /* of an image */
 #define CLICKMASK_MAX_SIZE (1 << 12) /* of the network's input */
@@ -68,12 +68,19 @@ CLICKMASK_API int clickmask_view_previous(const float *logits, int old_size, con
                                           const clickmask_samples *across, float *scratch, float *out, int size,
                                           void *stream);
 
+/* blend.py: the largest share of what is blended in, and the click, in network pixels, within whose `reach` it is less;
+ * 0 for no click. */
+typedef struct clickmask_momentum {
+  float share, x, y, reach;
+} clickmask_momentum;
+
 /* blend.py: blend_into, to other memory. logits: (size, size) of a view, of which (valid_height, valid_width) show it;
- * close: (close_size, close_size) of a close look; down, across, scratch: as above, with the close look for the old
- * view; out: (size, size). */
+ * other: (other_size, other_size) of the view they were seen in; down, across, scratch: as above, with that for the old
+ * view; momentum: of the host; out: (size, size). */
 CLICKMASK_API int clickmask_view_blend(const float *logits, int size, int valid_height, int valid_width,
-                                       const float *close, int close_size, const clickmask_samples *down,
-                                       const clickmask_samples *across, float *scratch, float *out, void *stream);
+                                       const float *other, int other_size, const clickmask_samples *down,
+                                       const clickmask_samples *across, const clickmask_momentum *momentum,
+                                       float *scratch, float *out, void *stream);
 
 /* Sets *found, also in pinned memory of the host, to 1 if one of (rows, columns) values is NaN or infinite. */
 CLICKMASK_API int clickmask_find_not_finite(const float *values, int rows, int columns, int32_t *found, void *stream);

@@ -70,20 +70,21 @@ int clickmask_view_previous(const float *logits, int old_size, const clickmask_s
   return for_each(size, size, view_pixels::DownColumns{scratch, *down, *across, size, out}, stream);
 }
 
-int clickmask_view_blend(const float *logits, int size, int valid_height, int valid_width, const float *close,
-                         int close_size, const clickmask_samples *down, const clickmask_samples *across,
-                         float *scratch, float *out, void *stream) {
-  if (!in_range(1, {size, close_size}, CLICKMASK_MAX_SIZE) || !are_samples(down, close_size, valid_height) ||
-      !are_samples(across, close_size, valid_width) || !in_range(1, {valid_height, valid_width}, size) ||
-      logits == nullptr || close == nullptr || scratch == nullptr || out == nullptr)
+int clickmask_view_blend(const float *logits, int size, int valid_height, int valid_width, const float *other,
+                         int other_size, const clickmask_samples *down, const clickmask_samples *across,
+                         const clickmask_momentum *momentum, float *scratch, float *out, void *stream) {
+  if (!in_range(1, {size, other_size}, CLICKMASK_MAX_SIZE) || !are_samples(down, other_size, valid_height) ||
+      !are_samples(across, other_size, valid_width) || !in_range(1, {valid_height, valid_width}, size) ||
+      logits == nullptr || other == nullptr || momentum == nullptr || scratch == nullptr || out == nullptr)
     return CLICKMASK_INVALID;
   using view_pixels::AlongRows;
-  const AlongRows<view_pixels::Logits> along{{close, close_size}, *across, scratch};
+  const AlongRows<view_pixels::Logits> along{{other, other_size}, *across, scratch};
   const int columns = across->last - across->first;
   const int status = columns > 0 ? for_each(down->pixels, columns, along, stream) : CLICKMASK_OK;
   if (status != CLICKMASK_OK) return status;
-  return for_each(size, size,
-                  view_pixels::Blend{logits, scratch, *down, *across, valid_height, valid_width, size, out}, stream);
+  return for_each(
+      size, size,
+      view_pixels::Blend{logits, scratch, *down, *across, valid_height, valid_width, size, *momentum, out}, stream);
 }
 
 int clickmask_find_not_finite(const float *values, int rows, int columns, int32_t *found, void *stream) {

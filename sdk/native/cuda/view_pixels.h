@@ -228,7 +228,7 @@ struct DownColumns {
   }
 };
 
-// How much a close look has of pixel i of an axis, one of those that lie in it: blend.py.
+// How much what is blended in has of pixel i of an axis, one of those where it is seen: blend.py.
 CLICKMASK_ON_BOTH float share_of(const clickmask_samples &s, int i, int count) {
   const float fade = 0.125f * (s.last - s.first);
   float share = 1.0f;
@@ -237,11 +237,12 @@ CLICKMASK_ON_BOTH float share_of(const clickmask_samples &s, int i, int count) {
   return share;
 }
 
-// ... or down those columns into the logits of the view that a close look is part of.
+// ... or down those columns into the logits of another view, around a click less of them.
 struct Blend {
   const float *logits, *values;  // values: of AlongRows
   clickmask_samples down, across;
   int height, width, size;
+  clickmask_momentum momentum;
   float *out;
 
   CLICKMASK_ON_BOTH void operator()(int y, int x) const {
@@ -249,9 +250,15 @@ struct Blend {
     float value = logits[place];
     if (y >= down.first && y < down.last && x >= across.first && x < across.last) {
       const float seen = value_at(down, y, Column{values + (x - across.first), across.last - across.first});
-      value += fminf(share_of(down, y, height), share_of(across, x, width)) * (seen - value);
+      value += fminf(share_of(down, y, height), share_of(across, x, width)) * share_at(y, x) * (seen - value);
     }
     out[place] = value;
+  }
+
+  CLICKMASK_ON_BOTH float share_at(int y, int x) const {
+    if (momentum.reach <= 0.0f) return momentum.share;
+    const float away = fmaxf(fabsf(y - momentum.y), fabsf(x - momentum.x)) / momentum.reach;
+    return momentum.share * fminf(1.0f, away);
   }
 };
 
