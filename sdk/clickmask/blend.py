@@ -48,13 +48,13 @@ def blend_into(
     across, down = encode.old_samples(seen, view)
     rows, columns = slice(down.first, down.last), slice(across.first, across.last)
     width, height = view.valid_size
-    share = np.minimum.outer(_share(down, height), _share(across, width))
+    share = np.minimum.outer(momentum * _share(down, height), momentum * _share(across, width))
     if click is not None:
         x, y = view.to_network(click.x, click.y)
-        share *= np.maximum.outer(_away(down, y, view), _away(across, x, view)).clip(max=1)
-    share *= np.float32(momentum)
+        share *= np.maximum.outer(_away(down, y, view), _away(across, x, view))
     told = other if seen == view else encode.resample(other, seen, view)
-    logits[rows, columns] += share * (told[rows, columns] - logits[rows, columns])
+    share *= told[rows, columns] - logits[rows, columns]
+    logits[rows, columns] += share
 
 
 def reach_of(view: View) -> float:
@@ -75,7 +75,7 @@ def _share(samples: encode.Samples, count: int) -> NDArray[np.float32]:
 
 
 def _away(samples: encode.Samples, place: float, view: View) -> NDArray[np.float32]:
-    """Along an axis: how far those pixels are from a place, 1 at the click's reach."""
+    """Along an axis: how far those pixels are from a place, 1 at the click's reach and beyond."""
     pixels = np.arange(samples.first, samples.last, dtype=np.float32)
     away: NDArray[np.float32] = np.abs(pixels - np.float32(place)) / np.float32(reach_of(view))
-    return away
+    return away.clip(max=1)

@@ -15,6 +15,9 @@ import torch
 from squares import write_set
 from torch import nn
 
+from clickmask.blend import blend_into
+from clickmask.clicks import Click
+from clickmask.view import Box, View
 from clickmask_models.checkpoints import load_checkpoint, save_checkpoint
 from clickmask_models.encode_once import EncodeOnceCDNet, EncodeOnceConfig
 from clickmask_training import passes, watching
@@ -205,6 +208,39 @@ def test_a_fed_back_mask_is_zero_in_the_padding(
     previous = passes.correct(run.network, features, batch, config.clicks, np.random.default_rng(0)).previous
     assert (previous[..., 40:] == 0).all()
     assert (previous[..., :40] > 0).any()
+
+
+def test_corrections_have_the_momentum_of_sessions(
+    data: TrainingData, config: TrainingConfig, tmp_path: Path
+) -> None:
+    run = trainer(config, tmp_path / "run")
+    one = type(batch := make_batch(data, config, 0))(*(part[:1] for part in batch))
+    features = passes.encode(run.network, one.image)
+
+    def after(rounds: int, momentum: float = 0.25) -> passes.Prompts:
+        told = one._replace(rounds=torch.tensor([rounds]), midway=torch.tensor([-1]))
+        rng = np.random.default_rng(0)
+        return passes.correct(run.network, features, told, config.clicks, rng, momentum)
+
+    first, second = (
+        passes.decode(run.network, features, told.clicks, told.previous).logits for told in map(after, (0, 1))
+    )
+    newest = after(1).clicks[:, config.clicks.positive + config.clicks.negative]
+    assert newest[0, 2] >= 0
+    expected = torch.sigmoid(passes.steadied(second, first, newest, 0.25)) * one.inside
+    torch.testing.assert_close(after(2).previous, expected)
+    assert not torch.equal(after(2).previous, after(2, momentum=0.0).previous)
+
+
+@pytest.mark.parametrize("label", [1, 0, -1])
+def test_training_steadies_logits_as_the_run_time_does(label: int) -> None:
+    logits, before = (torch.randn(1, 1, 48, 64, generator=torch.manual_seed(seed)) for seed in (0, 1))
+    click = torch.tensor([[20.0, 30.0, label]])
+    got = passes.steadied(logits, before, click, 0.3)
+    view = View(Box(0, 0, 64, 48), 64)
+    expected = logits[0, 0].numpy().copy()
+    blend_into(expected, view, before[0, 0].numpy(), view, 0.3, Click(20, 30) if label >= 0 else None)
+    np.testing.assert_allclose(got[0, 0], expected, atol=1e-6)
 
 
 def test_a_state_midway_is_what_fewer_rounds_would_have_ended_in(

@@ -13,6 +13,7 @@ from torch import nn
 from clickmask.evaluation.metrics import mean_iou_at, noc
 from clickmask.evaluation.run import annotate
 from clickmask.evaluation.truths import IGNORED, Masks
+from clickmask_models.presets import pipeline
 from clickmask_training import passes
 from clickmask_training.config import TrainingConfig
 from clickmask_training.data import TrainingData
@@ -34,13 +35,13 @@ def held_out_batches(data: TrainingData, config: TrainingConfig) -> list[Batch]:
 @torch.no_grad()
 def held_out_iou(network: nn.Module, batches: list[Batch], config: TrainingConfig) -> float:
     """Mean IoU of a network in eval mode after a sample's clicks, corrective ones included."""
-    device = next(network.parameters()).device
+    device, momentum = next(network.parameters()).device, pipeline(config.network).momentum
     values = []
     for number, batch in enumerate(batches):
         rng = np.random.default_rng((config.seed, number))
         with autocast(device, config.precision):
             features = passes.encode(network, batch.image.to(device))
-            told = passes.correct(network, features, batch, config.clicks, rng)
+            told = passes.correct(network, features, batch, config.clicks, rng, momentum)
             logits = passes.decode(network, features, told.clicks, told.previous).logits
         values.append(mean_iou(logits.float(), batch.mask.to(device)))
     return float(np.mean(values))

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from clickmask.blend import REACH
 from clickmask.evaluation.truths import IGNORED
 from clickmask_models.encode_once import EncodeOnce
 from clickmask_models.outputs import Outputs
@@ -73,12 +74,18 @@ def compact(clicks: Tensor) -> Tensor:
 
 @torch.no_grad()
 def correct(
-    network: nn.Module, features: Features, batch: Batch, settings: ClickSettings, rng: np.random.Generator
+    network: nn.Module,
+    features: Features,
+    batch: Batch,
+    settings: ClickSettings,
+    rng: np.random.Generator,
+    momentum: float = 0.0,
 ) -> Prompts:
     """Corrective clicks on the network's own errors, one a round; call it in eval mode.
 
     An encoder is paid once for all rounds. Samples with and without a previous mask stay in one batch, since
-    batch norm would otherwise learn statistics that fit neither.
+    batch norm would otherwise learn statistics that fit neither. From the second round on logits have the
+    ``momentum`` of a session's.
 
     Returns:
         What is to be learnt: the batch after its rounds, and then the states midway.
@@ -87,7 +94,7 @@ def correct(
     clicks, previous = batch.clicks.clone(), batch.previous_mask.to(device, copy=True)
     inside = batch.inside.to(device)
     first = settings.positive + settings.negative
-    midway = []
+    midway, before = [], torch.zeros_like(previous)
     for round_ in range(int(batch.rounds.max())):
         kept = torch.nonzero(batch.midway == round_).squeeze(1)
         midway.append(Prompts(kept, clicks[kept], previous[kept.to(device)]))
@@ -98,13 +105,37 @@ def correct(
             tuple(feature[there].detach() for feature in features),
             clicks[active].to(device),
             previous[there],
-        ).logits
-        previous[there] = torch.sigmoid(logits.float()) * inside[there]
+        ).logits.float()
+        if momentum and round_:
+            newest = clicks[active, first + round_ - 1].to(device)
+            logits = steadied(logits, before[there], newest, momentum)
+        before[there] = logits
+        previous[there] = torch.sigmoid(logits) * inside[there]
         predicted = (previous[there, 0] > settings.threshold).cpu().numpy()
         _add_clicks(clicks, predicted, batch.mask, active.tolist(), first + round_, rng)
     learnt = [Prompts(torch.arange(len(clicks)), clicks, previous), *midway]
     rows, rows_clicks, rows_previous = (torch.cat(column) for column in zip(*learnt, strict=True))
     return Prompts(rows, rows_clicks.to(device), rows_previous)
+
+
+def steadied(logits: Tensor, before: Tensor, clicks: Tensor, momentum: float) -> Tensor:
+    """Logits in which those before a click have their share away from it, as ``blend_into`` has it.
+
+    Args:
+        logits: (N, 1, H, W) float32 after the clicks, on the same view as ``before``.
+        before: likewise.
+        clicks: (N, 3) the newest ones; where the label is -1 there was none.
+        momentum: the largest share.
+    """
+    height, width = logits.shape[2:]
+    place = clicks.view(-1, 3, 1, 1)
+    rows, columns = torch.meshgrid(
+        torch.arange(height, device=clicks.device), torch.arange(width, device=clicks.device), indexing="ij"
+    )
+    away = torch.maximum((columns - place[:, :1]).abs(), (rows - place[:, 1:2]).abs())
+    away = torch.where(place[:, 2:] < 0, float("inf"), away)
+    share = momentum * (away / (REACH * max(height, width))).clamp(max=1)
+    return logits + share * (before - logits)
 
 
 def clicked_errors(prompts: Prompts, mask: Tensor, settings: ClickSettings) -> Tensor:

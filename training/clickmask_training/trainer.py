@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from clickmask_models.presets import pipeline
 from clickmask_training import passes
 from clickmask_training.checks import ConfigError
 from clickmask_training.config import TrainingConfig
@@ -197,7 +198,8 @@ class Trainer:
         with autocast(self.device, self.config.precision):
             features = passes.encode(self.network, image)
             self.network.eval()  # a person's next click is an answer to what the run time would show
-            prompts = passes.correct(self.network, features, batch, self.config.clicks, rng)
+            momentum = pipeline(self.config.network).momentum
+            prompts = passes.correct(self.network, features, batch, self.config.clicks, rng, momentum)
             self._set_modes()
             outputs = passes.decode(
                 self.network, passes.told(features, prompts), prompts.clicks, prompts.previous
