@@ -120,3 +120,10 @@ def test_where_the_view_before_showed_nothing_nothing_is_blended_in() -> None:
     share = 0.5 * np.clip((240 - 0.5 - columns) / (140 / 8), 0, 1)  # 140 of their 200 columns are shared
     np.testing.assert_allclose(logits, np.broadcast_to(2 - 4 * share, logits.shape), atol=1e-5)
     assert (logits[:, columns > 240] == 2).all()
+
+
+def test_of_a_view_that_shares_nothing_nothing_is_blended_in() -> None:
+    view, seen = View(Box(0, 0, 50, 50), 64), View(Box(60, 60, 120, 120), 64)
+    logits = np.ones(view.valid_size[::-1], np.float32)
+    blend_into(logits, view, np.full(seen.valid_size[::-1], 9, np.float32), seen, 0.5, Click(3, 3))
+    assert (logits == 1).all()
