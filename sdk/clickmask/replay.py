@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, get_args
 from .clicks import Click
 from .crop import CropKind, CropPolicy
 from .errors import BundleError, InvalidInputError
-from .mask import Rle, rle_decode
+from .mask import Rle
 from .strict_json import MAX_INTEGER, Node, parse
 from .view import Coordinates
 
@@ -94,8 +94,8 @@ class SessionRecord:
             bundle: which bundle that is.
             manifest: what it holds.
             other_bundle: whether a record of another bundle is one that begins from its mask, with this
-                bundle's options. Its own options and clicks are not read then: they need not be of this
-                version of clickmask.
+                bundle's options. Its own options and clicks are not read then: they need not be ones
+                that this clickmask knows.
 
         Raises:
             InvalidInputError: not JSON, not a session, of another version or bundle, or a value that cannot
@@ -180,9 +180,16 @@ def _begun_from_mask(root: Node, bundle: BundleIdentity, manifest: Manifest) -> 
         size=None,
         coordinates=manifest.input.coordinates,
         clicks=(),
-        initial=mask if rle_decode(mask).any() else None,  # nothing to begin from is the untouched image
+        initial=None if _is_empty(mask, width * height) else mask,  # an empty mask is the untouched image
         mask=mask,
     )
+
+
+def _is_empty(mask: Rle, pixels: int) -> bool:
+    """Whether a mask is one run of background: told without making it, as its size is a stranger's."""
+    digits = [ord(letter) - 48 for letter in str(mask["counts"])[:13]]  # five bits, and 32 if more follow
+    run = sum((digit & 31) << 5 * i for i, digit in enumerate(digits))
+    return run == pixels and all(digit & 32 for digit in digits[:-1])
 
 
 def _image(node: Node) -> tuple[tuple[int, int], str]:

@@ -208,6 +208,14 @@ def test_an_untouched_session_goes_on_untouched_in_another_bundle(previous_mask)
     assert_same(again, later.session(IMAGE))
 
 
+def test_the_image_is_compared_before_a_mask_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = annotated().to_json()
+    monkeypatch.setattr("clickmask.session.rle_decode", lambda _: pytest.fail("made first"))
+    monkeypatch.setattr("clickmask.mask.rle_decode", lambda _: pytest.fail("made first"))
+    with pytest.raises(InvalidInputError, match="pass the original image"):
+        Session.from_json(make(name="later"), make_image(200, 300), text, other_bundle=True)
+
+
 @pytest.mark.parametrize("path", ["options.crop.extra", "options.crop.kind", "clicks", "extra"])
 def test_what_a_later_version_says_besides_does_not_hold_its_mask_back(path) -> None:
     text = changed(path, "what this version does not know")

@@ -27,7 +27,7 @@ from clickmask_training.precision import autocast
 def torch_segmenter(
     network: nn.Module, config: TrainingConfig, diffusion: PixelDiffusionConfig | None = None
 ) -> Segmenter:
-    """A segmenter on a network that was not exported, with the preset's crops, sizes and threshold.
+    """A segmenter on a network that was not exported, with the preset's crops, sizes, threshold, momentum.
 
     Args:
         network: in eval mode.
@@ -48,6 +48,7 @@ def torch_segmenter(
         },
         crop=asdict(around.crop),
         threshold=around.threshold,
+        momentum=around.momentum,
     )
     choice = None if diffusion is None else native_diffusion(diffusion)
     backend = _Torch(manifest, network, config.precision, choice)
