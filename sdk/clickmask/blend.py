@@ -16,10 +16,10 @@ from .clicks import Click
 from .view import View
 
 FADE = 0.125
-"""Share of the side of what is blended in over which it fades at its edges, where those lie in the view."""
+"""Share, along an axis, of what both views show over which the other fades at its edges inside the view."""
 
 REACH = 0.05
-"""Share of the view's longer side, in network pixels, over which `momentum` grows around the click."""
+"""Share of the view's longer side, in network pixels, over which the share grows around the click."""
 
 
 def blend_into(
@@ -27,28 +27,28 @@ def blend_into(
     view: View,
     other: NDArray[np.float32],
     seen: View,
-    momentum: float = 1.0,
+    largest: float = 1.0,
     click: Click | None = None,
 ) -> None:
     """Put other logits into those of a view, where both show the image.
 
     The other ones are bilinear samples, averaged first where their grid is finer. Along each axis a share
     grows from 0 at an edge to 1 at `FADE` of their part of the view, unless that is an edge of the view too;
-    the smaller of both, times `momentum`, is theirs, and the rest the view's own.
+    the smaller of both, times `largest`, is theirs, and the rest the view's own.
 
     Args:
         logits: (h', w') float32 on the valid part of `view`, to be changed.
         view: the crop.
         other: (h'', w'') float32 on the valid part of `seen`.
         seen: the close look, or the crop of the click before.
-        momentum: the largest share of the other logits, in [0, 1].
-        click: where they have none, in image pixels: from there it grows to `momentum` at `REACH` to the left
-            and right, above and below. None where they have all of it.
+        largest: share of the other logits, in [0, 1].
+        click: where they have none, in image pixels: from there their share grows to `largest` at `REACH` to
+            the left and right, above and below. None where they have all of it.
     """
     across, down = encode.old_samples(seen, view)
     rows, columns = slice(down.first, down.last), slice(across.first, across.last)
     width, height = view.valid_size
-    share = np.minimum.outer(momentum * _share(down, height), momentum * _share(across, width))
+    share = np.minimum.outer(largest * _share(down, height), largest * _share(across, width))
     if click is not None:
         x, y = view.to_network(click.x, click.y)
         share *= np.maximum.outer(_away(down, y, view), _away(across, x, view))

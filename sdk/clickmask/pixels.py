@@ -65,7 +65,7 @@ class Pixels(Protocol):
         view: View,
         other: Any,
         seen: View,
-        momentum: float = 1.0,
+        largest: float = 1.0,
         click: Click | None = None,
     ) -> Any:
         """The logits of a view with others blended in, as new ones; see `blend.blend_into`."""
@@ -137,12 +137,12 @@ class HostPixels:
         view: View,
         other: NDArray[np.float32],
         seen: View,
-        momentum: float = 1.0,
+        largest: float = 1.0,
         click: Click | None = None,
     ) -> NDArray[np.float32]:
         """See `Pixels`; read-only."""
         out = logits.copy()
-        blend_into(_valid(out, view), view, _valid(other, seen), seen, momentum, click)
+        blend_into(_valid(out, view), view, _valid(other, seen), seen, largest, click)
         out.setflags(write=False)
         return out
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, get_args
 from .clicks import Click
 from .crop import CropKind, CropPolicy
 from .errors import BundleError, InvalidInputError
-from .mask import Rle
+from .mask import Rle, run_lengths
 from .strict_json import MAX_INTEGER, Node, parse
 from .view import Coordinates
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .manifest import Manifest
 
 FORMAT = "clickmask-session"
-VERSION = 2
+VERSION = 2  # of what `_begun_from_mask` reads: options may gain keys without another one
 
 _MOST = 1_000_000  # as in CropPolicy
 _COUNTS = re.compile("[0-o]+")  # the characters of COCO's run lengths
@@ -180,16 +180,9 @@ def _begun_from_mask(root: Node, bundle: BundleIdentity, manifest: Manifest) -> 
         size=None,
         coordinates=manifest.input.coordinates,
         clicks=(),
-        initial=None if _is_empty(mask, width * height) else mask,  # an empty mask is the untouched image
+        initial=mask if run_lengths(mask)[1::2].any() else None,  # an empty one is the untouched image
         mask=mask,
     )
-
-
-def _is_empty(mask: Rle, pixels: int) -> bool:
-    """Whether a mask is one run of background: told without making it, as its size is a stranger's."""
-    digits = [ord(letter) - 48 for letter in str(mask["counts"])[:13]]  # five bits, and 32 if more follow
-    run = sum((digit & 31) << 5 * i for i, digit in enumerate(digits))
-    return run == pixels and all(digit & 32 for digit in digits[:-1])
 
 
 def _image(node: Node) -> tuple[tuple[int, int], str]:

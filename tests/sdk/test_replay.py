@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from sessions import make_image, make_segmenter
 from clickmask.clicks import Click
 from clickmask.crop import CropPolicy
 from clickmask.errors import BackendError, InvalidInputError, SessionStateError
+from clickmask.mask import _compress
 from clickmask.segmenter import Segmenter
 from clickmask.session import Session
 
@@ -208,12 +210,17 @@ def test_an_untouched_session_goes_on_untouched_in_another_bundle(previous_mask)
     assert_same(again, later.session(IMAGE))
 
 
-def test_the_image_is_compared_before_a_mask_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = annotated().to_json()
-    monkeypatch.setattr("clickmask.session.rle_decode", lambda _: pytest.fail("made first"))
-    monkeypatch.setattr("clickmask.mask.rle_decode", lambda _: pytest.fail("made first"))
+def test_the_image_is_compared_before_a_mask_of_its_size_is_made() -> None:
+    pixels = 8000 * 8000
+    huge = {"size": [8000, 8000], "counts": _compress(np.array([10, pixels - 10]))}
+    document = json.loads(changed("mask", huge))
+    document["image"]["size"] = [8000, 8000]
+    tracemalloc.start()
     with pytest.raises(InvalidInputError, match="pass the original image"):
-        Session.from_json(make(name="later"), make_image(200, 300), text, other_bundle=True)
+        Session.from_json(make(name="later"), IMAGE, json.dumps(document), other_bundle=True)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < pixels / 8
 
 
 @pytest.mark.parametrize("path", ["options.crop.extra", "options.crop.kind", "clicks", "extra"])

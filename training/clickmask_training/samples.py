@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ from clickmask_training.pixels import OTHER
 
 _LEAST = 20  # pixels of the object that a crop must show
 _DRAWS = 100  # of crops, until one does
-_AHEAD = 2  # batches that a thread makes before they are asked for
+_AHEAD = 2  # batches that a worker makes before they are asked for
 
 
 class Batch(NamedTuple):
@@ -98,7 +98,7 @@ class _Batches(Dataset[Batch]):
 
 def batches(
     data: TrainingData, config: TrainingConfig, first: int, rank: int = 0, world: int = 1, workers: int = 0
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """Batches of the steps from ``first`` on, in order; each process gets its own.
 
     Args:
@@ -113,7 +113,11 @@ def batches(
     numbers = [index * world + rank for index in range(first * per_step, config.steps * per_step)]
     if workers:
         yield from DataLoader(
-            _Batches(data, config), batch_size=None, sampler=numbers, num_workers=workers, prefetch_factor=2
+            _Batches(data, config),
+            batch_size=None,
+            sampler=numbers,
+            num_workers=workers,
+            prefetch_factor=_AHEAD,
         )
         return
     ahead: deque[Future[Batch]] = deque()

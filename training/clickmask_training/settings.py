@@ -169,6 +169,8 @@ class LossSettings:
             those that a person asks for.
         boundary_width: how near, in pixels.
         distillation: cross-entropy with the probabilities of the network given as --teacher.
+        distillation_flips: whether the teacher's logits are averaged with those of the mirrored image, as a
+            bundle built with ``--flip`` has them.
         features: distance from the features that the encoder of --teacher gives; encode-once networks only,
             of the same ``widths`` at stride 16. With no loss of masks beside it nothing is decoded: only the
             encoder learns, in less than a third of a step's time, and no setting of clicks or masks is used.
@@ -186,6 +188,7 @@ class LossSettings:
     boundary_width: int = 3
     clicked: float = 0.0
     distillation: float = 0.0
+    distillation_flips: bool = False
     features: float = 0.0
 
     def __post_init__(self) -> None:
@@ -198,6 +201,9 @@ class LossSettings:
         choice("loss.click_map", self.click_map, ("gaussian", "disk"))
         number("loss.latent_heads", self.latent_heads, "0 to 16 heads", 0, 16, whole=True)
         number("loss.boundary_width", self.boundary_width, "1 to 64 pixels", 1, 64, whole=True)
+        flag("loss.distillation_flips", self.distillation_flips)
+        if self.distillation_flips and not self.distillation:
+            raise ConfigError("loss.distillation_flips: expected distillation to learn, but its weight is 0")
         if not self.of_masks and (self.distillation or self.latent_heads):
             raise ConfigError(
                 "loss: expected bce, dice or nfl beside distillation and latent_heads, got 0 for all three; "

@@ -1,11 +1,14 @@
-"""What a teacher and the network that learns from it must have in common."""
+"""What a teacher makes of a batch, and what it must have in common with the network that learns from it."""
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from clickmask_models.encode_once import EncodeOnce
+from clickmask_training import passes
 from clickmask_training.checks import ConfigError
+from clickmask_training.objective import Taught
 from clickmask_training.settings import LossSettings
 
 
@@ -28,3 +31,27 @@ def check_teacher(network: nn.Module, teacher: nn.Module | None, loss: LossSetti
             f"{network.config.widths[3]} channels at stride 16 and the teacher's {teacher.config.widths[3]}; "
             "narrow the teacher with clickmask_training.narrow, or learn its probabilities alone"
         )
+
+
+@torch.no_grad()
+def taught(teacher: nn.Module, image: Tensor, prompts: passes.Prompts, loss: LossSettings) -> Taught:
+    """What a teacher makes of (B, 3, H, W) images and of prompts about them, as far as a loss asks for it."""
+    features = passes.encode(teacher, image)
+    if not loss.distillation:
+        return Taught(features, None)
+    logits = _answer(teacher, features, prompts)
+    if loss.distillation_flips:
+        mirrored = passes.encode(teacher, image.flip(-1))
+        logits = (logits + _answer(teacher, mirrored, _mirrored(prompts)).flip(-1)) / 2
+    return Taught(features, logits)
+
+
+def _answer(teacher: nn.Module, features: passes.Features, prompts: passes.Prompts) -> Tensor:
+    return passes.decode(teacher, passes.told(features, prompts), prompts.clicks, prompts.previous).logits
+
+
+def _mirrored(prompts: passes.Prompts) -> passes.Prompts:
+    """Prompts about the mirror images: x becomes W - 1 - x; absent clicks keep the label that says so."""
+    x, rest = prompts.clicks[..., :1], prompts.clicks[..., 1:]
+    x = prompts.previous.shape[-1] - 1 - x
+    return prompts._replace(clicks=torch.cat([x, rest], dim=-1), previous=prompts.previous.flip(-1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import closing
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -26,13 +27,13 @@ from clickmask_training.distributed import (
 from clickmask_training.latent import LatentHeads
 from clickmask_training.log import keep_rows
 from clickmask_training.losses import feature_distance, mean_iou
-from clickmask_training.objective import Extras, Taught, objective
+from clickmask_training.objective import Extras, objective
 from clickmask_training.optimization import backbone_blocks, learning_rate_factor, make_optimizer
 from clickmask_training.precision import autocast, float32_depthwise, scaler
 from clickmask_training.preview import Seen, write_preview
 from clickmask_training.run_folder import LOG_NAME, PREVIEW_NAME, changes, make_folder, read_state, write_run
 from clickmask_training.samples import Batch, batches
-from clickmask_training.teaching import check_teacher
+from clickmask_training.teaching import check_teacher, taught
 from clickmask_training.watching import Watch
 
 
@@ -146,15 +147,15 @@ class Trainer:
         """
         rank, world = rank_and_world()
         watch = Watch(self.folder, self.config, held_out, self.step, self.seconds) if rank == 0 else None
-        stream = batches(data, self.config, self.step, rank, world, workers)
-        while self.step < self.config.steps:
-            measured = self.train_step(*islice(stream, self.config.accumulate))
-            if watch is None:
-                continue
-            self.seconds = watch.seconds
-            if watch.after(self.step, measured, self.samples, self.averaged):
-                self.save()
-                watch.saved()
+        with closing(batches(data, self.config, self.step, rank, world, workers)) as stream:
+            while self.step < self.config.steps:
+                measured = self.train_step(*islice(stream, self.config.accumulate))
+                if watch is None:
+                    continue
+                self.seconds = watch.seconds
+                if watch.after(self.step, measured, self.samples, self.averaged):
+                    self.save()
+                    watch.saved()
 
     def train_step(self, *micro_batches: Batch) -> tuple[float, float]:
         """One optimiser step over one or more batches; returns their mean loss and IoU."""
@@ -205,13 +206,15 @@ class Trainer:
                 self.network, passes.told(features, prompts), prompts.clicks, prompts.previous
             )
             latent = self.heads() if self.heads is not None else None
-            taught = None if self._teacher is None else self._taught(image, prompts)
+            theirs = None
+            if self._teacher is not None:
+                theirs = taught(self._teacher, image, prompts, self.config.loss)
         truth = batch.mask[prompts.rows]
         clicked = None
         if self.config.loss.clicked:
             clicked = passes.clicked_errors(prompts, truth, self.config.clicks)
         resizes = passes.align_corners(self.network)
-        extras = Extras(prompts.clicks, latent, features, taught, resizes, clicked)
+        extras = Extras(prompts.clicks, latent, features, theirs, resizes, clicked)
         logits, mask = outputs.logits.detach(), truth.to(self.device)
         self._seen = Seen(image, mask, prompts.clicks, prompts.previous, logits)
         return objective(outputs, mask, extras, self.config), mean_iou(logits, mask)
@@ -223,14 +226,6 @@ class Trainer:
             with torch.no_grad():
                 theirs = passes.encode(self._teacher, image)
         return self.config.loss.features * feature_distance(ours, theirs)
-
-    @torch.no_grad()
-    def _taught(self, image: Tensor, prompts: passes.Prompts) -> Taught:
-        features = passes.encode(self._teacher, image)
-        if not self.config.loss.distillation:
-            return Taught(features, None)
-        told = passes.told(features, prompts)
-        return Taught(features, passes.decode(self._teacher, told, prompts.clicks, prompts.previous).logits)
 
     def _set_modes(self) -> None:
         frozen = self.step >= (1 - self.config.frozen_norm_share) * self.config.steps

@@ -44,8 +44,8 @@ class _Samples(ctypes.Structure):
     )
 
 
-class _Momentum(ctypes.Structure):
-    _fields_ = tuple((name, ctypes.c_float) for name in ("share", "x", "y", "reach"))
+class _Share(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_float) for name in ("largest", "x", "y", "reach"))
 
 
 class ViewKernels:
@@ -134,7 +134,7 @@ class ViewKernels:
         view: View,
         other: int,
         seen: View,
-        momentum: float,
+        largest: float,
         click: Click | None,
         scratch: int,
         out: int,
@@ -149,8 +149,10 @@ class ViewKernels:
         across, down = encode.old_samples(seen, view)
         samples = (ctypes.byref(_samples(axis)) for axis in (down, across))
         whole, part = (logits, view.size, height, width), (other, seen.size)
-        x, y = view.to_network(click.x, click.y) if click else (0.0, 0.0)
-        share = ctypes.byref(_Momentum(momentum, x, y, reach_of(view) if click else 0.0))
+        around = (0.0, 0.0, 0.0)
+        if click is not None:
+            around = (*view.to_network(click.x, click.y), reach_of(view))
+        share = ctypes.byref(_Share(largest, *around))
         _check(self._library.clickmask_view_blend(*whole, *part, *samples, share, scratch, out, stream))
 
     def find_not_finite(self, values: int, rows: int, columns: int, found: int, stream: int) -> None:

@@ -154,7 +154,7 @@ class DevicePixels:
         view: View,
         other: DeviceArray,
         seen: View,
-        momentum: float = 1.0,
+        largest: float = 1.0,
         click: Click | None = None,
     ) -> DeviceArray:
         """Logits of a view with others blended in, (1, 1, S, S); see `Pixels`."""
@@ -163,7 +163,7 @@ class DevicePixels:
             out = self._pool.take((1, 1, view.size, view.size), "float32")
             scratch = self._pool.take((seen.size, view.size), "float32")
             looks, memory = (given, view, part, seen), (scratch.pointer, out.pointer, stream)
-            self._kernels.blend(*looks, momentum, click, *memory)
+            self._kernels.blend(*looks, largest, click, *memory)
             self._cuda.synchronize(self._stream)
             return out
 

@@ -69,17 +69,17 @@ CLICKMASK_API int clickmask_view_previous(const float *logits, int old_size, con
                                           void *stream);
 
 /* blend.py: the largest share of what is blended in, and the click, in network pixels, within whose `reach` it is less;
- * 0 for no click. */
-typedef struct clickmask_momentum {
-  float share, x, y, reach;
-} clickmask_momentum;
+ * a reach of 0 for no click. */
+typedef struct clickmask_share {
+  float largest, x, y, reach;
+} clickmask_share;
 
 /* blend.py: blend_into, to other memory. logits: (size, size) of a view, of which (valid_height, valid_width) show it;
  * other: (other_size, other_size) of the view they were seen in; down, across, scratch: as above, with that for the old
- * view; momentum: of the host; out: (size, size). */
+ * view; share: of the host; out: (size, size). */
 CLICKMASK_API int clickmask_view_blend(const float *logits, int size, int valid_height, int valid_width,
                                        const float *other, int other_size, const clickmask_samples *down,
-                                       const clickmask_samples *across, const clickmask_momentum *momentum,
+                                       const clickmask_samples *across, const clickmask_share *share,
                                        float *scratch, float *out, void *stream);
 
 /* Sets *found, also in pinned memory of the host, to 1 if one of (rows, columns) values is NaN or infinite. */

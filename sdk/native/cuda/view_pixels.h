@@ -242,7 +242,7 @@ struct Blend {
   const float *logits, *values;  // values: of AlongRows
   clickmask_samples down, across;
   int height, width, size;
-  clickmask_momentum momentum;
+  clickmask_share share;
   float *out;
 
   CLICKMASK_ON_BOTH void operator()(int y, int x) const {
@@ -256,9 +256,9 @@ struct Blend {
   }
 
   CLICKMASK_ON_BOTH float share_at(int y, int x) const {
-    if (momentum.reach <= 0.0f) return momentum.share;
-    const float away = fmaxf(fabsf(y - momentum.y), fabsf(x - momentum.x)) / momentum.reach;
-    return momentum.share * fminf(1.0f, away);
+    if (share.reach <= 0.0f) return share.largest;
+    const float away = fmaxf(fabsf(y - share.y), fabsf(x - share.x)) / share.reach;
+    return share.largest * fminf(1.0f, away);
   }
 };
 
