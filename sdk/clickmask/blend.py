@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from . import encode
+from . import encode, native_library, native_pixels
 from .clicks import Click
 from .view import View
 
@@ -48,13 +48,15 @@ def blend_into(
     across, down = encode.old_samples(seen, view)
     rows, columns = slice(down.first, down.last), slice(across.first, across.last)
     width, height = view.valid_size
-    share = np.minimum.outer(largest * _share(down, height), largest * _share(across, width))
-    if click is not None:
-        x, y = view.to_network(click.x, click.y)
-        share *= np.maximum.outer(_away(down, y, view), _away(across, x, view))
-    told = other if seen == view else encode.resample(other, seen, view)
-    share *= told[rows, columns] - logits[rows, columns]
-    logits[rows, columns] += share
+    shares = largest * _share(down, height), largest * _share(across, width)
+    x, y = (None, None) if click is None else view.to_network(click.x, click.y)
+    away = _away(down, y, view), _away(across, x, view)
+    own = logits[rows, columns]
+    told = (other if seen == view else encode.resample(other, seen, view))[rows, columns]
+    if native_library.available():
+        native_pixels.blend(own, told, shares, away)
+    else:
+        own += np.minimum.outer(*shares) * np.maximum.outer(*away) * (told - own)
 
 
 def reach_of(view: View) -> float:
@@ -74,8 +76,10 @@ def _share(samples: encode.Samples, count: int) -> NDArray[np.float32]:
     return share
 
 
-def _away(samples: encode.Samples, place: float, view: View) -> NDArray[np.float32]:
-    """Along an axis: how far those pixels are from a place, 1 at the click's reach and beyond."""
+def _away(samples: encode.Samples, place: float | None, view: View) -> NDArray[np.float32]:
+    """Along an axis: how far those pixels are from a place, 1 at `REACH` and beyond; from none, 1 too."""
+    if place is None:
+        return np.ones(samples.last - samples.first, np.float32)
     pixels = np.arange(samples.first, samples.last, dtype=np.float32)
     away: NDArray[np.float32] = np.abs(pixels - np.float32(place)) / np.float32(reach_of(view))
     return away.clip(max=1)

@@ -12,7 +12,7 @@ import sys
 
 from .errors import BackendError, BackendUnavailableError
 
-_ABI = 6  # CLICKMASK_ABI of the header that this file was written for
+_ABI = 7  # CLICKMASK_ABI of the header that this file was written for
 _SUFFIX = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
 _NAME = ("" if sys.platform == "win32" else "lib") + "clickmask_native" + _SUFFIX
 _LIBRARY = os.path.join(os.path.dirname(__file__), _NAME)  # pathlib would take its share of the import
@@ -118,6 +118,7 @@ def _declare(library: ctypes.CDLL) -> None:
             *(number, number, number, pointer, pointer, pointer),
         ),
         "lerp": (pointer, number, number, pointer, number, pointer, number, text, pointer, step),
+        "blend": (*(pointer, step) * 2, number, number, *[pointer] * 4, text),
         "mask_runs": (pointer, step, number, number, number, pointer, pointer),
         "runs_free": (pointer,),
         "outlines": (pointer, number, number, *[pointer] * 4),

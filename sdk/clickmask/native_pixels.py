@@ -80,6 +80,30 @@ def lerp(
     )
 
 
+def blend(
+    values: NDArray[np.float32],
+    other: NDArray[np.float32],
+    shares: tuple[NDArray[np.float32], NDArray[np.float32]],
+    away: tuple[NDArray[np.float32], NDArray[np.float32]],
+    instruction_set: str | None = None,
+) -> None:
+    """Blend other values into a grid's, by the smaller of two shares times the larger of two distances.
+
+    Args:
+        values: (h, w) float32 to change, contiguous along rows.
+        other: (h, w) float32; copied where it is not contiguous along rows.
+        shares: (h,) and (w,) float32, those of rows and of columns.
+        away: (h,) and (w,) float32, how far rows and columns are from what stays as it is, at most 1.
+        instruction_set: As for `area_mean`. All give the same.
+    """
+    if other.strides[1] != other.itemsize:
+        other = np.ascontiguousarray(other)
+    factors = (each.ctypes.data for each in (*shares, *away))
+    strides = (values.strides[0] // values.itemsize, other.strides[0] // other.itemsize)
+    where = (values.ctypes.data, strides[0], other.ctypes.data, strides[1], *values.shape)
+    check(library().clickmask_blend(*where, *factors, _encoded(instruction_set)))
+
+
 class Runs:
     """A mask as the runs of its rows, which its outlines are made of. They never change.
 

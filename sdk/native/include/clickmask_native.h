@@ -20,7 +20,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a struct or a signature below changes; the binding refuses any other. */
-#define CLICKMASK_ABI 6
+#define CLICKMASK_ABI 7
 
 #define CLICKMASK_MAX_DILATIONS 8
 #define CLICKMASK_MAX_DISTANCE 128 /* pixels, of one dilation */

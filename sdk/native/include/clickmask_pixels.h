@@ -35,6 +35,16 @@ CLICKMASK_API int clickmask_lerp(const float *values, int height, int width, con
                                  const double *columns, int column_count, const char *instruction_set,
                                  float *result, ptrdiff_t stride);
 
+/* Blends other values into those of a grid: each goes min(s, t) max(a, b) of the way to the other one, with the shares s
+ * of its row and t of its column and how far they are away, a and b, from what stays as it is.
+ *
+ * values, other: (rows, columns), rows `stride` and `other_stride` floats apart.
+ * row_shares, row_away: one for each row; column_shares, column_away: one for each column.
+ */
+CLICKMASK_API int clickmask_blend(float *values, ptrdiff_t stride, const float *other, ptrdiff_t other_stride, int rows,
+                                  int columns, const float *row_shares, const float *column_shares,
+                                  const float *row_away, const float *column_away, const char *instruction_set);
+
 /* A mask as the runs of its rows, for clickmask_runs_free. */
 typedef struct clickmask_runs clickmask_runs;
 

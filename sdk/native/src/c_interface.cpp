@@ -121,6 +121,20 @@ int clickmask_lerp(const float *values, int height, int width, const double *row
   }
 }
 
+int clickmask_blend(float *values, ptrdiff_t stride, const float *other, ptrdiff_t other_stride, int rows, int columns,
+                    const float *row_shares, const float *column_shares, const float *row_away,
+                    const float *column_away, const char *instruction_set) {
+  if (values == nullptr || other == nullptr || rows < 0 || columns < 0) return CLICKMASK_INVALID;
+  if (row_shares == nullptr || column_shares == nullptr || row_away == nullptr || column_away == nullptr)
+    return CLICKMASK_INVALID;
+  const Kernels *kernels = find_kernels(instruction_set);
+  if (kernels == nullptr) return CLICKMASK_UNSUPPORTED;
+  for (int y = 0; y < rows; ++y)
+    kernels->blend_row(other + other_stride * y, row_shares[y], column_shares, row_away[y], column_away, columns,
+                       values + stride * y);
+  return CLICKMASK_OK;
+}
+
 int clickmask_value_runs(const float *values, ptrdiff_t stride, int height, int width, float limit,
                          double row_step, double column_step, double centre, int mask_height, int mask_width,
                          int threads, const clickmask_canvas *canvas, int32_t *found, clickmask_runs **runs) {

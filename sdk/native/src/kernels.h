@@ -82,6 +82,10 @@ struct Kernels {
   // Between each value and the next of a row, one beyond which is read as well: value `low` + weight of the way.
   void (*lerp_columns)(const float *row, const std::int32_t *low, const float *weights, int count, float *out);
 
+  // Each value goes min(share, shares) max(away, aways) of the way to the other one.
+  void (*blend_row)(const float *other, float share, const float *shares, float away, const float *aways, int count,
+                    float *values);
+
   // Which values of a row lie above a limit: 1, or 0.
   void (*above_row)(const float *values, int count, float limit, std::uint8_t *above);
 

@@ -115,8 +115,8 @@ void sigmoid_row(const float *logits, int count, float *out) {
 }
 
 constexpr Kernels kernels_named(const char *name) {
-  return {name,     affinity_row, diffuse_row, source_row,   add_clicks, result_row,
-          sum_rows, mean_columns, lerp_rows,   lerp_columns, above_row,  sigmoid_row};
+  return {name,         affinity_row, diffuse_row,  source_row, add_clicks, result_row, sum_rows,
+          mean_columns, lerp_rows,    lerp_columns, blend_row,  above_row,  sigmoid_row};
 }
 
 }  // namespace

@@ -106,6 +106,14 @@ void lerp_columns(const float *row, const std::int32_t *low, const float *weight
   }
 }
 
+void blend_row(const float *other, float share, const float *shares, float away, const float *aways, int count,
+               float *values) {
+  for (int x = 0; x < count; ++x) {
+    const float most = share < shares[x] ? share : shares[x];
+    values[x] += most * (away > aways[x] ? away : aways[x]) * (other[x] - values[x]);
+  }
+}
+
 void above_row(const float *values, int count, float limit, std::uint8_t *above) {
   for (int x = 0; x < count; ++x) above[x] = values[x] > limit;
 }

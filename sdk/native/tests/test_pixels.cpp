@@ -155,6 +155,29 @@ bool sigmoid_is_right() {
   return true;
 }
 
+bool blends(const std::string &set) {
+  const int rows = 7, columns = 37, stride = 40;
+  std::mt19937 random(8);
+  std::uniform_real_distribution<float> share(0, 1), value(-9, 9);
+  std::vector<float> values(stride * rows), other(columns * rows), row(2 * rows), column(2 * columns);
+  for (auto *levels : {&values, &other}) for (auto &level : *levels) level = value(random);
+  for (auto *shares : {&row, &column}) for (auto &one : *shares) one = share(random);
+  std::vector<float> blended = values;
+  if (clickmask_blend(blended.data(), stride, other.data(), columns, rows, columns, row.data(), column.data(),
+                      row.data() + rows, column.data() + columns, set.c_str()) != CLICKMASK_OK)
+    return false;
+  for (int y = 0; y < rows; ++y)
+    for (int x = 0; x < stride; ++x) {
+      const double own = values[y * stride + x];
+      double expected = own;
+      if (x < columns)
+        expected += static_cast<double>(std::min(row[y], column[x])) *
+                    std::max(row[rows + y], column[columns + x]) * (other[y * columns + x] - own);
+      if (std::fabs(blended[y * stride + x] - expected) > 1e-5) return false;
+    }
+  return true;
+}
+
 bool refuses_what_it_cannot_do() {
   const std::uint8_t pixels[12] = {};
   float plane[12] = {};
@@ -164,6 +187,7 @@ bool refuses_what_it_cannot_do() {
          clickmask_area_mean(pixels, 6, 2, 2, 1, 1, 1, "none", plane, 2, 4) == CLICKMASK_UNSUPPORTED &&
          clickmask_value_runs(plane, 1, 1, 1, 0, std::nan(""), 1, 0, 1, 1, 1, nullptr, found, nullptr) == CLICKMASK_INVALID &&
          clickmask_mask_runs(pixels, 2, 0, 2, 1, found, &runs) == CLICKMASK_INVALID &&
+         clickmask_blend(plane, 1, plane, 1, 1, 1, plane, plane, plane, nullptr, nullptr) == CLICKMASK_INVALID &&
          clickmask_outlines(nullptr, 0, 0, found, found, found, found) == CLICKMASK_INVALID;
 }
 
@@ -179,6 +203,7 @@ int main() {
         std::printf("%-10s %d x %d, %d threads: %s\n", set.c_str(), s[0], s[1], threads, same ? "same" : "DIFFERENT");
         right = right && same;
       }
+  for (const std::string &set : instruction_sets()) right = blends(set) && right;
   for (const auto &s : sizes)
     right = paints(s[2], s[3], s[0], s[1]) && paints(s[0], s[1], s[2], s[3]) && paints(s[2], s[3], 900, 700) && right;
   for (const auto &s : sizes)
