@@ -211,7 +211,7 @@ def _add_use(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--preset",
         metavar="NAME",
-        help="crop policy, input sizes, coordinates, flips and threshold by name: "
+        help="crop policy, input sizes, coordinates, flips, threshold and momentum by name: "
         "encode_once_mobilenet_v2; CDNet: paper, paper_resnet34, paper_resnet101, official; DeepLabV3+ of "
         "others: ritm_resnet34, fbrs_resnet34, fbrs_resnet50, fbrs_resnet101; ritm_hrnet18s, ritm_hrnet18, "
         "ritm_hrnet32; csfp_official, csfp_paper, csfp_paper_resnet50, csfp_paper_resnet101; "

@@ -1,8 +1,8 @@
 """How a network will be used: the preset's settings, changed by what the user asked for.
 
-A preset names settings around the network (crop policy, sizes, threshold, flips), none of which a checkpoint
-holds. Without ``--preset`` the one whose network the checkpoint has is taken, or the only one of its family;
-which of several would be a guess. Pixel Diffusion is part of the network's own configuration.
+A preset names settings around the network (crop policy, sizes, threshold, flips, momentum), none of which a
+checkpoint holds. Without ``--preset`` the one whose network the checkpoint has is taken, or the only one of
+its family; which of several would be a guess. Pixel Diffusion is part of the network's own configuration.
 """
 
 from __future__ import annotations

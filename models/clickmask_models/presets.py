@@ -62,7 +62,7 @@ class Pipeline:
     crop: Crop
     flip_averaging: bool
     threshold: float
-    momentum: float = 0.0  # off
+    momentum: float
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,7 @@ _PAPER_PIPELINE = Pipeline(
     crop=Crop("fbrs", start_click=3, expansion=1.4, min_size=200, min_fraction=0.0, hysteresis_iou=0.5),
     flip_averaging=True,
     threshold=0.5,
+    momentum=0.0,
 )
 
 _OFFICIAL = Preset(
@@ -106,6 +107,7 @@ _OFFICIAL = Preset(
         crop=Crop("paper", start_click=2, expansion=1.4, min_size=10, min_fraction=0.0, hysteresis_iou=0.0),
         flip_averaging=True,
         threshold=0.5,
+        momentum=0.0,
     ),
 )
 
@@ -138,6 +140,7 @@ _FBRS_PIPELINE = Pipeline(
     crop=Crop("fbrs", start_click=2, expansion=1.4, min_size=200, min_fraction=0.0, hysteresis_iou=0.5),
     flip_averaging=True,
     threshold=0.49,
+    momentum=0.0,
 )
 
 # DeepLabV3+ of both, without CDNet's diffusions.

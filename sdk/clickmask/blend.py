@@ -52,7 +52,7 @@ def blend_into(
     x, y = (None, None) if click is None else view.to_network(click.x, click.y)
     away = _away(down, y, view), _away(across, x, view)
     own = logits[rows, columns]
-    told = (other if seen == view else encode.resample(other, seen, view))[rows, columns]
+    told = (other if seen == view else encode.resample(other, seen, view))[rows, columns]  # mostly the same
     if native_library.available():
         native_pixels.blend(own, told, shares, away)
     else:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 class Pixels(Protocol):
     """What a session needs of its image. Safe from many threads.
 
-    Logits are where the image is, and only these methods look into them: what `decode` gives the others take,
-    with the view that it was for.
+    Logits are where the image is, and only these methods look into them: what `decode` and `blend` give the
+    others take, with the view that it is on.
 
     Attributes:
         image_size: (width, height) in pixels.

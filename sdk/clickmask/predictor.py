@@ -3,7 +3,7 @@
 A click costs one pass of the network over the view that the crop policy chooses, or two, of which the second
 is told what the first found. Where the policy looks twice (the global-to-local strategy of the CSFP paper)
 they are the whole image and a crop around that; where it looks closely, a crop and the half of it around the
-click.
+click. The logits of the click before keep the manifest's momentum in those of the crop.
 """
 
 from __future__ import annotations

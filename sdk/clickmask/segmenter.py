@@ -32,7 +32,7 @@ class Segmenter:
     """A network ready to run. It knows no image: one serves many sessions, from many threads at once.
 
     Attributes:
-        bundle: what was loaded; `bundle.manifest` tells its sizes, crop policy and threshold.
+        bundle: what was loaded; `bundle.manifest` tells its sizes, crop policy, threshold and momentum.
         backend: what runs it; `name`, `device` and `reason` tell what was chosen and why.
         prefetch: whether sessions encode ahead unless told otherwise.
         crops: what all sessions share of encoded crops; `nbytes` of its `budget` are in use.

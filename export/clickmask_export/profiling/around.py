@@ -28,8 +28,9 @@ def measure_around(
 
     Returns:
         Kind of click (``clicks.kind_of``) to step to ``summary`` in milliseconds:
-        ``prepare`` (crop, resize, clicks, previous mask), ``checks``, ``paste`` (logits to mask), their sum
-        as ``a click``, and ``polygons`` of the mask; and "once" to the time that ``session begins`` takes.
+        ``prepare`` (crop, resize, clicks, previous mask; between two passes blending too), ``checks``,
+        ``paste`` (blending, logits to mask), their sum as ``a click``, and ``polygons`` of the mask; and
+        "once" to the time that ``session begins`` takes.
     """
     times: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     own = subject.segmenter.bundle.manifest.crop

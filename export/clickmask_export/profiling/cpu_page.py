@@ -138,7 +138,7 @@ def _stages(report: _Report) -> Iterator[str]:
     yield from paragraph(
         "Where the default's time goes, ms: *prepare* is the crop, its resizing, the click rows and "
         "the previous mask, *affinity* the weights of Pixel Diffusion, *checks* what the backend does "
-        "between its runtimes, *paste* the way from logits to the mask."
+        "between its runtimes, *paste* blending and the way from logits to the mask."
     )
     yield ""
     yield from table_head(2, "size", "click", *used)

@@ -2,7 +2,8 @@
 
 A backend does everything through ``encode`` and ``decode``, and each step of those through ``_guard``, which
 is there to turn exceptions of runtimes into ours. A subclass that notes when each began and ended is all it
-takes. What a click spends before and after is the host's: crop, clicks and previous mask; then the mask.
+takes. What a click spends before and after is the host's: crop, clicks and previous mask; then blending
+and the mask.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import numpy as np
 from clickmask.backends.base import Backend, Features
 
 PREPARE, PASTE, CHECKS, DIFFUSION = "prepare", "paste", "checks", "Pixel Diffusion"
-"""Stages that are no graph: crop, resize, clicks and previous mask; the mask; what a backend does besides."""
+"""Stages that are no graph: crop, resize, clicks and previous mask, between two passes blending too; blending
+and the mask; what a backend does besides."""
 
 STAGES = (
     *(PREPARE, "copy in", "encoder", "affinity", "network", "local_network", "decoder"),

@@ -1,4 +1,4 @@
-"""The pixels of one image in device memory: crops are cut, previous masks made and masks painted there.
+"""The pixels of one image in device memory: crops are cut, logits blended and masks painted there.
 
 Of a click nothing comes to the host but the mask, as bits: an eighth of the bytes, and the host would go over
 them once more in either case, into the memory that the application gets.
@@ -139,7 +139,7 @@ class DevicePixels:
         return backend.decode_on_device(features, clicks, previous)[0]
 
     def previous_mask(self, logits: DeviceArray | None, old: View | None, new: View) -> DeviceArray:
-        """What the network is told of `decode`'s logits on another view, (1, 1, S, S); see `Pixels`."""
+        """What the network is told of a view's logits on another one, (1, 1, S, S); see `Pixels`."""
         given = 0 if logits is None or old is None else self._checked(logits, old).pointer
         with self._working() as stream:
             out = self._pool.take((1, 1, new.size, new.size), "float32")
