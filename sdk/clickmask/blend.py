@@ -19,7 +19,7 @@ FADE = 0.125
 """Share, along an axis, of what both views show over which the other fades at its edges inside the view."""
 
 REACH = 0.05
-"""Share of the view's longer side, in network pixels, over which the share grows around the click."""
+"""Part of the view's longer side, in network pixels, over which the share grows around the click."""
 
 
 def blend_into(
@@ -41,18 +41,21 @@ def blend_into(
         view: the crop.
         other: (h'', w'') float32 on the valid part of `seen`.
         seen: the close look, or the crop of the click before.
-        largest: share of the other logits, in [0, 1].
+        largest: the largest share of the other logits, in [0, 1].
         click: where they have none, in image pixels: from there their share grows to `largest` at `REACH` to
             the left and right, above and below. None where they have all of it.
     """
     across, down = encode.old_samples(seen, view)
     rows, columns = slice(down.first, down.last), slice(across.first, across.last)
     width, height = view.valid_size
-    shares = largest * _share(down, height), largest * _share(across, width)
+    most = np.float32(largest)
+    shares = most * _share(down, height), most * _share(across, width)
     x, y = (None, None) if click is None else view.to_network(click.x, click.y)
     away = _away(down, y, view), _away(across, x, view)
     own = logits[rows, columns]
-    told = (other if seen == view else encode.resample(other, seen, view))[rows, columns]  # mostly the same
+    told = (other if seen == view else encode.resample(other, seen, view))[
+        rows, columns
+    ]  # the views mostly are
     if native_library.available():
         native_pixels.blend(own, told, shares, away)
     else:

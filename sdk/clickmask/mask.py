@@ -115,14 +115,17 @@ def _band_runs(mask: Mask, x0: int, x1: int, y0: int, y1: int) -> NDArray[np.int
     return bounds
 
 
-def run_lengths(encoded: Rle | Mapping[str, Any]) -> NDArray[np.int64]:
-    """COCO run lengths as numbers: pixels of background and object in turn, column by column.
+def rle_decode(encoded: Rle | Mapping[str, Any]) -> Mask:
+    """The mask of COCO run lengths.
 
     Args:
         encoded: {"size": [H, W], "counts": compressed str or bytes, or list of int}.
 
+    Returns:
+        (H, W) bool.
+
     Raises:
-        InvalidInputError: another structure, or runs that do not add up to H * W.
+        InvalidInputError: another structure, runs that do not add up to H * W, or too many for memory.
     """
     try:
         height, width = (_length(side) for side in encoded["size"])
@@ -145,22 +148,6 @@ def run_lengths(encoded: Rle | Mapping[str, Any]) -> NDArray[np.int64]:
             f"run lengths must be >= 0 and add up to {height} x {width} = {height * width} pixels, "
             f"but they add up to {int(runs.sum())}; the counts do not belong to this size"
         )
-    return runs
-
-
-def rle_decode(encoded: Rle | Mapping[str, Any]) -> Mask:
-    """The mask of COCO run lengths.
-
-    Args:
-        encoded: as for `run_lengths`.
-
-    Returns:
-        (H, W) bool.
-
-    Raises:
-        InvalidInputError: `run_lengths`'s, or a mask too large for memory.
-    """
-    runs, (height, width) = run_lengths(encoded), encoded["size"]
     try:
         mask, ends = np.empty((height, width), np.bool_), np.cumsum(runs)
     except MemoryError as error:

@@ -1,4 +1,4 @@
-"""Between a photograph and the network in the compiled library: what `encode`, `paste` and `outlines` call.
+"""Between a photograph and the network, compiled: what `encode`, `blend`, `paste` and `outlines` call.
 
 Each has a slower twin there that needs no library; `native_library.available` says which it is.
 """
@@ -10,6 +10,7 @@ import ctypes
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import InvalidInputError
 from .native_library import Canvas, check, library
 
 _THREADS = 2  # more of them wait for memory
@@ -91,13 +92,21 @@ def blend(
 
     Args:
         values: (h, w) float32 to change, contiguous along rows.
-        other: (h, w) float32; copied where it is not contiguous along rows.
+        other: (h, w); copied where they are not float32 or not contiguous along rows.
         shares: (h,) and (w,) float32, those of rows and of columns.
         away: (h,) and (w,) float32, how far rows and columns are from what stays as it is, at most 1.
         instruction_set: As for `area_mean`. All give the same.
+
+    Raises:
+        InvalidInputError: `values` cannot be changed so.
     """
-    if other.strides[1] != other.itemsize:
-        other = np.ascontiguousarray(other)
+    if values.dtype != np.float32 or values.strides[1] != values.itemsize or not values.flags.writeable:
+        raise InvalidInputError(
+            "values: expected writeable float32, contiguous along rows, got "
+            f"{values.dtype}, strides {values.strides}, writeable: {values.flags.writeable}; copy them."
+        )
+    if other.dtype != np.float32 or other.strides[1] != other.itemsize:
+        other = np.ascontiguousarray(other, np.float32)
     factors = (each.ctypes.data for each in (*shares, *away))
     strides = (values.strides[0] // values.itemsize, other.strides[0] // other.itemsize)
     where = (values.ctypes.data, strides[0], other.ctypes.data, strides[1], *values.shape)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, get_args
 from .clicks import Click
 from .crop import CropKind, CropPolicy
 from .errors import BundleError, InvalidInputError
-from .mask import Rle, run_lengths
+from .mask import Mask, Rle, rle_decode
 from .strict_json import MAX_INTEGER, Node, parse
 from .view import Coordinates
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .manifest import Manifest
 
 FORMAT = "clickmask-session"
-VERSION = 2  # of what `_begun_from_mask` reads: options may gain keys without another one
+VERSION = 2  # options may gain keys without another one: `_begun_from_mask` reads none of them
 
 _MOST = 1_000_000  # as in CropPolicy
 _COUNTS = re.compile("[0-o]+")  # the characters of COCO's run lengths
@@ -138,6 +138,15 @@ class SessionRecord:
                 f"size with {image_sha256}; pass the original pixels (a JPEG saved again and BGR have others)"
             )
 
+    def first_mask(self) -> Mask | None:
+        """The mask to begin from, (H, W) bool; None for the untouched image, which an empty one is as well.
+
+        Raises:
+            InvalidInputError: `rle_decode`'s.
+        """
+        mask = None if self.initial is None else rle_decode(self.initial)
+        return mask if mask is not None and mask.any() else None
+
 
 def _bundle(root: Node) -> BundleIdentity:
     """Which bundle made the session; format and version first: one of another version may have other keys."""
@@ -180,7 +189,7 @@ def _begun_from_mask(root: Node, bundle: BundleIdentity, manifest: Manifest) -> 
         size=None,
         coordinates=manifest.input.coordinates,
         clicks=(),
-        initial=mask if run_lengths(mask)[1::2].any() else None,  # an empty one is the untouched image
+        initial=mask,
         mask=mask,
     )
 

@@ -15,7 +15,7 @@ from .clicks import Click, as_clicks, check_inside
 from .crop import CropPolicy, resolve_policy
 from .errors import InvalidInputError, SessionStateError
 from .history import History
-from .mask import Mask, Rle, as_mask, rle, rle_decode
+from .mask import Mask, Rle, as_mask, rle
 from .outlines import Region, polygons, regions
 from .pixels import pixels_of, sha256
 from .predictor import Predictor
@@ -351,8 +351,8 @@ class Session:
         record = SessionRecord.from_json(text, segmenter.identity, manifest, other_bundle=other_bundle)
         session = cls(segmenter, image, record.policy, record.size, record.coordinates, prefetch=prefetch)
         record.check_image(session._image_size, sha256(session._pixels))
-        if record.initial is not None:
-            session.set_mask(rle_decode(record.initial))
+        if (begin := record.first_mask()) is not None:
+            session.set_mask(begin)
         session.replay(record.clicks)
         return session
 

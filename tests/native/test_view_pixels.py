@@ -267,14 +267,12 @@ CLOSE = [
 
 @pytest.mark.parametrize("coordinates", ["half_pixel", "public"])
 @pytest.mark.parametrize("fit", ["letterbox", "squash"])
-@pytest.mark.parametrize(
-    "momentum", [(1.0, None), (0.25, Click(80, 70.5))], ids=["close look", "click before"]
-)
+@pytest.mark.parametrize("how", [(1.0, None), (0.25, Click(80, 70.5))], ids=["close look", "click before"])
 def test_logits_are_blended_in_as_on_the_host(
-    memory: Any, momentum: tuple[Any, ...], fit: str, coordinates: str
+    memory: Any, how: tuple[Any, ...], fit: str, coordinates: str
 ) -> None:
     seen = 0
-    for near, view in PAIRS if momentum[1] else CLOSE:
+    for near, view in PAIRS if how[1] else CLOSE:
         if (view.fit, view.coordinates) != (fit, coordinates):
             continue
         logits, close = logits_of(view, 7), logits_of(near, 8)
@@ -284,9 +282,9 @@ def test_logits_are_blended_in_as_on_the_host(
         out = memory.empty((view.size, view.size), np.float32)
         looks = (memory.address(given), view, memory.address(part), near)
         places = (memory.address(scratch), memory.address(out), memory.stream)
-        memory.kernels.blend(*looks, *momentum, *places)
+        memory.kernels.blend(*looks, *how, *places)
         found = memory.get(out)
-        blend_into(logits, view, close, near, *momentum)
+        blend_into(logits, view, close, near, *how)
         np.testing.assert_allclose(
             found[:height, :width], logits, rtol=1e-5, atol=1e-5, err_msg=f"{near} {view}"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clickmask import native_library, native_pixels
+from clickmask import native_library
 from clickmask.blend import blend_into
 from clickmask.clicks import Click
 from clickmask.view import Box, Coordinates, View
@@ -127,22 +127,3 @@ def test_of_a_view_that_shares_nothing_nothing_is_blended_in() -> None:
     logits = np.ones(view.valid_size[::-1], np.float32)
     blend_into(logits, view, np.full(seen.valid_size[::-1], 9, np.float32), seen, 0.5, Click(3, 3))
     assert (logits == 1).all()
-
-
-@pytest.mark.parametrize("mirrored", [False, True])
-def test_every_instruction_set_blends_the_same_bit_for_bit(mirrored: bool) -> None:
-    if reason := native_library.unavailable_because():
-        pytest.skip(reason)
-    rng = np.random.default_rng(6)
-    values, other = (rng.normal(size=(37, 61)).astype(np.float32) for _ in range(2))
-    if mirrored:
-        other = other[:, ::-1]
-    shares, away = (tuple(rng.random(count, np.float32) for count in values.shape) for _ in range(2))
-    expected = values + np.minimum.outer(*shares) * np.maximum.outer(*away) * (other - values)
-    for name in native_library.instruction_sets():
-        room = np.full((39, 64), np.nan, np.float32)
-        room[1:-1, 2:-1] = values
-        native_pixels.blend(room[1:-1, 2:-1], other, shares, away, name)
-        np.testing.assert_array_equal(room[1:-1, 2:-1], expected)
-        room[1:-1, 2:-1] = np.nan
-        assert np.isnan(room).all()

@@ -210,17 +210,32 @@ def test_an_untouched_session_goes_on_untouched_in_another_bundle(previous_mask)
     assert_same(again, later.session(IMAGE))
 
 
-def test_the_image_is_compared_before_a_mask_of_its_size_is_made() -> None:
-    pixels = 8000 * 8000
-    huge = {"size": [8000, 8000], "counts": _compress(np.array([10, pixels - 10]))}
-    document = json.loads(changed("mask", huge))
-    document["image"]["size"] = [8000, 8000]
+def test_a_session_set_to_an_empty_mask_restores_as_one_without() -> None:
+    session = make().session(IMAGE)
+    session.set_mask(np.zeros((200, 300), bool))
+    session.click(150, 100)
+    copy = Session.from_json(make(), IMAGE, session.to_json())
+    np.testing.assert_array_equal(copy.mask, session.mask)
+    np.testing.assert_array_equal(copy.probability, session.probability)
+    assert (copy.clicks, copy.crop) == (session.clicks, session.crop)
+
+
+@pytest.mark.parametrize("counts", ["two runs", "a million empty ones"])
+def test_the_image_is_compared_before_a_mask_is_decoded(counts: str) -> None:
+    side, count = 8000, 2 if counts == "two runs" else 1_000_000
+    runs = np.zeros(count, np.int64)
+    runs[0], runs[-1] = 10, side * side - 10
+    document = json.loads(changed("mask", {"size": [side, side], "counts": _compress(runs)}))
+    document["image"]["size"] = [side, side]
+    text, later = json.dumps(document), make(name="later")
     tracemalloc.start()
-    with pytest.raises(InvalidInputError, match="pass the original image"):
-        Session.from_json(make(name="later"), IMAGE, json.dumps(document), other_bundle=True)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < pixels / 8
+    try:
+        with pytest.raises(InvalidInputError, match="pass the original image"):
+            Session.from_json(later, IMAGE, text, other_bundle=True)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 6 * len(text) + 1_000_000  # of the mask 64 MB, of its million runs 65 bytes each
 
 
 @pytest.mark.parametrize("path", ["options.crop.extra", "options.crop.kind", "clicks", "extra"])

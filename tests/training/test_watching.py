@@ -25,8 +25,9 @@ from clickmask_training.held_out import RobotCheck
 from clickmask_training.log import clock, line
 from clickmask_training.precision import choose_device, scaler
 from clickmask_training.preview import Seen, write_preview
-from clickmask_training.samples import batches, make_batch
+from clickmask_training.samples import Batch, batches, make_batch
 from clickmask_training.settings import ValidationSettings
+from clickmask_training.trainer import Trainer
 from clickmask_training.watching import Watch
 
 CONFIG = TrainingConfig(mixture={"squares": 1.0}, steps=5, crop_sizes={64: 1.0}, batch_pixels=2 * 64 * 64)
@@ -117,6 +118,21 @@ def test_batches_that_nobody_wants_any_more_are_not_made(tmp_path: Path) -> None
     next(stream)
     stream.close()
     assert threading.active_count() == before
+
+
+def test_a_training_that_fails_makes_no_more_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_set(tmp_path / "squares")
+    run = Trainer(EncodeOnceCDNet(), replace(CONFIG, steps=10**6), tmp_path / "run")
+
+    def fail(*batches: Batch) -> tuple[float, float]:
+        next(iter(batches))
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(run, "train_step", fail)
+    before = threading.active_count()
+    with pytest.raises(RuntimeError, match="no memory") as held:  # whose traceback holds what `run` held
+        run.run(TrainingData(tmp_path, {"squares": 1.0}))
+    assert threading.active_count() == before, held
 
 
 def test_devices_that_are_not_there_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ def measure_around(
 
     Returns:
         Kind of click (``clicks.kind_of``) to step to ``summary`` in milliseconds:
-        ``prepare`` (crop, resize, clicks, previous mask; between two passes blending too), ``checks``,
+        ``prepare`` (crop, resize, clicks, previous mask; before a close look momentum), ``checks``,
         ``paste`` (blending, logits to mask), their sum as ``a click``, and ``polygons`` of the mask; and
         "once" to the time that ``session begins`` takes.
     """

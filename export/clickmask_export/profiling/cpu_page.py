@@ -136,9 +136,10 @@ def _stages(report: _Report) -> Iterator[str]:
     ]
     used = [stage for stage in STAGES if any(stage in row["stages"] for _, _, row in rows)]
     yield from paragraph(
-        "Where the default's time goes, ms: *prepare* is the crop, its resizing, the click rows and "
-        "the previous mask, *affinity* the weights of Pixel Diffusion, *checks* what the backend does "
-        "between its runtimes, *paste* blending and the way from logits to the mask."
+        "Where the default's time goes, ms: *prepare* is the crop, its resizing, the click rows, the "
+        "previous mask, and before a close look momentum, *affinity* the weights of Pixel Diffusion, "
+        "*checks* what the backend does between its runtimes, *paste* blending and the way from logits to "
+        "the mask."
     )
     yield ""
     yield from table_head(2, "size", "click", *used)

@@ -21,7 +21,7 @@ import numpy as np
 from clickmask.backends.base import Backend, Features
 
 PREPARE, PASTE, CHECKS, DIFFUSION = "prepare", "paste", "checks", "Pixel Diffusion"
-"""Stages that are no graph: crop, resize, clicks and previous mask, between two passes blending too; blending
+"""Stages that are no graph: crop, resize, clicks, previous mask, and before a close look momentum; blending
 and the mask; what a backend does besides."""
 
 STAGES = (

@@ -44,7 +44,7 @@ class _Samples(ctypes.Structure):
     )
 
 
-class _Share(ctypes.Structure):
+class _Blending(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_float) for name in ("largest", "x", "y", "reach"))
 
 
@@ -152,8 +152,8 @@ class ViewKernels:
         around = (0.0, 0.0, 0.0)
         if click is not None:
             around = (*view.to_network(click.x, click.y), reach_of(view))
-        share = ctypes.byref(_Share(largest, *around))
-        _check(self._library.clickmask_view_blend(*whole, *part, *samples, share, scratch, out, stream))
+        blending = ctypes.byref(_Blending(largest, *around))
+        _check(self._library.clickmask_view_blend(*whole, *part, *samples, blending, scratch, out, stream))
 
     def find_not_finite(self, values: int, rows: int, columns: int, found: int, stream: int) -> None:
         """Set an int32 that the device can write, such as pinned memory, to 1 for NaN and infinity.

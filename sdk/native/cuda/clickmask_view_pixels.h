@@ -70,16 +70,16 @@ CLICKMASK_API int clickmask_view_previous(const float *logits, int old_size, con
 
 /* blend.py: the largest share of what is blended in, and the click, in network pixels, within whose `reach` it is less;
  * a reach of 0 for no click. */
-typedef struct clickmask_share {
+typedef struct clickmask_blending {
   float largest, x, y, reach;
-} clickmask_share;
+} clickmask_blending;
 
 /* blend.py: blend_into, to other memory. logits: (size, size) of a view, of which (valid_height, valid_width) show it;
  * other: (other_size, other_size) of the view they were seen in; down, across, scratch: as above, with that for the old
- * view; share: of the host; out: (size, size). */
+ * view; blending: of the host; out: (size, size). */
 CLICKMASK_API int clickmask_view_blend(const float *logits, int size, int valid_height, int valid_width,
                                        const float *other, int other_size, const clickmask_samples *down,
-                                       const clickmask_samples *across, const clickmask_share *share,
+                                       const clickmask_samples *across, const clickmask_blending *blending,
                                        float *scratch, float *out, void *stream);
 
 /* Sets *found, also in pinned memory of the host, to 1 if one of (rows, columns) values is NaN or infinite. */

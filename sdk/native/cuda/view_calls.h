@@ -72,10 +72,10 @@ int clickmask_view_previous(const float *logits, int old_size, const clickmask_s
 
 int clickmask_view_blend(const float *logits, int size, int valid_height, int valid_width, const float *other,
                          int other_size, const clickmask_samples *down, const clickmask_samples *across,
-                         const clickmask_share *share, float *scratch, float *out, void *stream) {
+                         const clickmask_blending *blending, float *scratch, float *out, void *stream) {
   if (!in_range(1, {size, other_size}, CLICKMASK_MAX_SIZE) || !are_samples(down, other_size, valid_height) ||
       !are_samples(across, other_size, valid_width) || !in_range(1, {valid_height, valid_width}, size) ||
-      logits == nullptr || other == nullptr || share == nullptr || scratch == nullptr || out == nullptr)
+      logits == nullptr || other == nullptr || blending == nullptr || scratch == nullptr || out == nullptr)
     return CLICKMASK_INVALID;
   using view_pixels::AlongRows;
   const AlongRows<view_pixels::Logits> along{{other, other_size}, *across, scratch};
@@ -84,7 +84,7 @@ int clickmask_view_blend(const float *logits, int size, int valid_height, int va
   if (status != CLICKMASK_OK) return status;
   return for_each(
       size, size,
-      view_pixels::Blend{logits, scratch, *down, *across, valid_height, valid_width, size, *share, out}, stream);
+      view_pixels::Blend{logits, scratch, *down, *across, valid_height, valid_width, size, *blending, out}, stream);
 }
 
 int clickmask_find_not_finite(const float *values, int rows, int columns, int32_t *found, void *stream) {

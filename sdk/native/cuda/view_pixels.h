@@ -242,7 +242,7 @@ struct Blend {
   const float *logits, *values;  // values: of AlongRows
   clickmask_samples down, across;
   int height, width, size;
-  clickmask_share share;
+  clickmask_blending blending;
   float *out;
 
   CLICKMASK_ON_BOTH void operator()(int y, int x) const {
@@ -256,9 +256,9 @@ struct Blend {
   }
 
   CLICKMASK_ON_BOTH float share_at(int y, int x) const {
-    if (share.reach <= 0.0f) return share.largest;
-    const float away = fmaxf(fabsf(y - share.y), fabsf(x - share.x)) / share.reach;
-    return share.largest * fminf(1.0f, away);
+    if (blending.reach <= 0.0f) return blending.largest;
+    const float away = fmaxf(fabsf(y - blending.y), fabsf(x - blending.x)) / blending.reach;
+    return blending.largest * fminf(1.0f, away);
   }
 };
 

@@ -1,7 +1,7 @@
 /* Between a photograph and the network on the CPU: the part of libclickmask_native that knows no network.
  *
  * Results are clickmask_status; instruction sets and threads are those of clickmask_native.h. Each call equals a
- * slower one in Python but for rounding: encode.image_tensor, paste.paste_with_box, outlines.regions.
+ * slower one in Python but for rounding: encode.image_tensor, blend.blend_into, paste.paste_with_box, outlines.regions.
  */
 #ifndef CLICKMASK_PIXELS_H
 #define CLICKMASK_PIXELS_H
