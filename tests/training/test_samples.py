@@ -164,6 +164,19 @@ def test_random_clicks_lie_on_their_own_side() -> None:
             assert mask[y, x] == label
 
 
+def test_a_share_of_the_corrective_clicks_lies_where_an_error_is_deepest() -> None:
+    mask = np.zeros((80, 80), np.uint8)
+    mask[20:41, 10:51] = 1  # 21 rows: deepest in the middle one, from the 11th column to the 11th last
+    rng = np.random.default_rng(0)
+    nothing = np.zeros(mask.shape, bool)
+    deepest = []
+    for _ in range(200):
+        x, y, label = corrective_click(nothing, mask, rng, deepest=0.6)
+        assert label == 1
+        deepest.append(y == 30 and 20 <= x <= 40)
+    assert 0.5 < np.mean(deepest) < 0.75
+
+
 def test_a_corrective_click_lies_in_the_deeper_error() -> None:
     rng = np.random.default_rng(0)
     mask = np.zeros((60, 60), np.uint8)
@@ -329,7 +342,7 @@ def test_a_batch_has_the_shapes_that_networks_take(data: TrainingData, config: T
         ("steps = 5\nmixture.a = 1\nseed = -1", "seed: expected"),
         (
             "steps = 5\nmixture.a = 1\nclicks.speed = 1",
-            "unknown keys clicks.speed; known: as_sessions, eroded",
+            "unknown keys clicks.speed; known: as_sessions, deepest",
         ),
         ("steps = 5\nmixture.a = 1\nview = 3", "view: expected a table, got 3"),
         ("steps = 5\nmixture.a = 1\nclicks.positive = 0", "clicks.positive: expected 1 to 64 clicks"),

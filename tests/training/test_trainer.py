@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import torch
 from squares import write_set
-from torch import nn
+from torch import Tensor, nn
 
 from clickmask.blend import blend_into
 from clickmask.clicks import Click
 from clickmask.view import Box, View
 from clickmask_models.checkpoints import load_checkpoint, save_checkpoint
 from clickmask_models.encode_once import EncodeOnceCDNet, EncodeOnceConfig
+from clickmask_models.outputs import Outputs
 from clickmask_training import passes, watching
 from clickmask_training import trainer as trainer_module
 from clickmask_training.__main__ import main
@@ -261,6 +262,50 @@ def test_a_state_midway_is_what_fewer_rounds_would_have_ended_in(
     assert torch.equal(longer.clicks[1], shorter.clicks[0])
     assert torch.equal(longer.previous[1], shorter.previous[0])
     assert (longer.clicks[0, :, 2] >= 0).sum() > (shorter.clicks[0, :, 2] >= 0).sum()
+
+
+def test_a_solved_sample_gets_no_more_clicks_and_learns_the_state_that_it_was_solved_from(
+    data: TrainingData, config: TrainingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = make_batch(data, replace(config, crop_sizes={128: 1.0}), 0)
+    truth = torch.ones(1, 1, 128, 128, dtype=torch.bool)
+    wrong = [
+        truth & (torch.arange(128).view(-1, 1) % parts != 0) for parts in (2, 3, 50)
+    ]  # IoU 1/2, 2/3, 0.98
+    one = type(batch)(*(part[:1] for part in batch))._replace(
+        mask=truth.byte(), rounds=torch.tensor([6]), inside=torch.ones_like(truth)
+    )
+    answers: list[Tensor] = []
+
+    def answer(*_: object) -> Outputs:
+        answers.append(wrong[min(len(answers), 2)])
+        return Outputs(20 * answers[-1].float() - 10, None)
+
+    monkeypatch.setattr(passes, "decode", answer)
+
+    def after(midway: int, solved_at: float) -> passes.Prompts:
+        answers.clear()
+        told, settings = one._replace(midway=torch.tensor([midway])), replace(config.clicks, rounds=6)
+        settings = replace(settings, solved_at=(solved_at, solved_at))
+        clicks = torch.nn.functional.pad(told.clicks, (0, 0, 0, 6), value=-1.0)
+        return passes.correct(
+            nn.Identity(), (one.image,), told._replace(clicks=clicks), settings, np.random.default_rng(0)
+        )
+
+    begun = int((one.clicks[..., 2] >= 0).sum())
+    for midway, earlier in ((0, 0), (1, 1), (4, 1), (-1, None)):
+        found = after(midway, 0.9)
+        assert len(answers) == 3
+        made = ((found.clicks[..., 2] >= 0).sum(1) - begun).tolist()
+        assert made == [2, *([] if earlier is None else [earlier])]
+        assert torch.equal(found.previous[0] > 0.5, wrong[1][0])
+    assert len(after(-1, 0.99).rows) == 1
+    assert len(answers) == 6  # never solved
+    found = after(
+        5, 0.6
+    )  # at the second answer: one click made, no state before it that a part may begin with
+    assert found.rows.tolist() == [0]
+    assert torch.equal(found.previous[0] > 0.5, wrong[0][0])
 
 
 def test_states_midway_are_learnt_beside_the_others(

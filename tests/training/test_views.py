@@ -66,6 +66,23 @@ def test_turned_zoomed_views_keep_their_object() -> None:
     assert np.mean(np.array(seen) > 0.9) > 0.95
 
 
+def test_zoomed_boxes_are_the_objects_grown_as_asked() -> None:
+    mask = np.zeros((900, 900), np.uint8)
+    mask[300:600, 200:600] = 1
+    settings = ViewSettings(rotated=0.0, whole=0.0, grown=(1.2, 1.4), scale=(0.2, 0.2))
+    rng, seen = np.random.default_rng(0), []
+    for _ in range(200):
+        placement = choose_placement(mask, (128, 128), settings, RULE, rng)
+        box = np.array(placement.shown) / placement.scale
+        if placement.scale[0] != 0.2:  # of free windows
+            seen.append(max(box / (400, 300)) if min(placement.shown) == 128 else box / (400, 300))
+    boxes = np.array([box for box in seen if np.ndim(box)])
+    assert len(boxes) > 30
+    assert boxes.min() > 1.2 - 0.02
+    assert boxes.max() < 1.4 + 0.02
+    assert np.ptp(boxes) > 0.1
+
+
 def test_a_share_of_the_views_is_what_a_sessions_first_click_sees() -> None:
     mask = np.ones((60, 90), np.uint8)
     first = Placement(0, 0, (128 / 90, 85 / 60), (128, 85))

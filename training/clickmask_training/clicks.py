@@ -52,9 +52,11 @@ def random_clicks(
 
 
 def corrective_click(
-    prediction: NDArray[np.bool_], mask: NDArray[np.uint8], rng: np.random.Generator
+    prediction: NDArray[np.bool_], mask: NDArray[np.uint8], rng: np.random.Generator, deepest: float = 0.0
 ) -> NDArray[np.float32] | None:
     """One click in the deeper of the two error regions, anywhere deeper than half its depth.
+
+    With the chance ``deepest`` it is the deepest pixel instead, as the robot annotator clicks.
 
     Returns:
         (3,) float32 (x, y, label), or None where the prediction is right.
@@ -65,7 +67,8 @@ def corrective_click(
     errors = missed if positive else surplus
     if errors.max() == 0:
         return None
-    x, y = _pick(errors > errors.max() / 2, 1, rng)[0]
+    at_the_deepest = deepest > 0 and rng.random() < deepest
+    x, y = _pick(errors == errors.max() if at_the_deepest else errors > errors.max() / 2, 1, rng)[0]
     return np.array([x, y, float(positive)], dtype=np.float32)
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from clickmask.blend import REACH
+from clickmask.evaluation.metrics import iou
 from clickmask.evaluation.truths import IGNORED
 from clickmask_models.encode_once import EncodeOnce
 from clickmask_models.outputs import Outputs
@@ -85,20 +86,22 @@ def correct(
 
     An encoder is paid once for all rounds. Samples with and without a previous mask stay in one batch, since
     batch norm would otherwise learn statistics that fit neither. From the second round on logits have the
-    ``momentum`` of a session's.
+    ``momentum`` of a session's, and a sample that is solved then keeps the state that it was solved from.
 
     Returns:
         What is to be learnt: the batch after its rounds, and then the states midway.
     """
     device = features[0].device
     clicks, previous = batch.clicks.clone(), batch.previous_mask.to(device, copy=True)
-    inside = batch.inside.to(device)
+    inside, left = batch.inside.to(device), batch.rounds.clone()
     first = settings.positive + settings.negative
-    midway, before = [], torch.zeros_like(previous)
-    for round_ in range(int(batch.rounds.max())):
-        kept = torch.nonzero(batch.midway == round_).squeeze(1)
-        midway.append(Prompts(kept, clicks[kept], previous[kept.to(device)]))
-        active = torch.nonzero(batch.rounds > round_).squeeze(1)
+    solved_at = rng.uniform(*settings.solved_at, size=len(clicks))
+    states, before = [], torch.zeros_like(previous)
+    for round_ in range(int(left.max())):
+        active = torch.nonzero(left > round_).squeeze(1)
+        if not len(active):
+            break
+        states.append((clicks.clone(), previous.clone()))
         there = active.to(device)
         logits = decode(
             network,
@@ -110,12 +113,34 @@ def correct(
             newest = clicks[active, first + round_ - 1].to(device)
             logits = steadied(logits, before[there], newest, momentum)
         before[there] = logits
-        previous[there] = torch.sigmoid(logits) * inside[there]
-        predicted = (previous[there, 0] > settings.threshold).cpu().numpy()
-        _add_clicks(clicks, predicted, batch.mask, active.tolist(), first + round_, rng)
-    learnt = [Prompts(torch.arange(len(clicks)), clicks, previous), *midway]
-    rows, rows_clicks, rows_previous = (torch.cat(column) for column in zip(*learnt, strict=True))
-    return Prompts(rows, rows_clicks.to(device), rows_previous)
+        probability = torch.sigmoid(logits) * inside[there]
+        predicted = (probability[:, 0] > settings.threshold).cpu().numpy()
+        if round_:
+            solved = _above(solved_at, predicted, batch.mask, active)
+            left[active[solved]] = round_
+            active, predicted, probability = active[~solved], predicted[~solved], probability[~solved]
+        previous[active.to(device)] = probability
+        _add_clicks(clicks, predicted, batch.mask, active.tolist(), first + round_, rng, settings.deepest)
+    places = _midway(batch.midway, left)
+    rows = torch.cat([torch.arange(len(clicks)), torch.nonzero(places >= 0).squeeze(1)])
+    midway = [
+        [part[row : row + 1] for part in states[place]] for row, place in enumerate(places) if place >= 0
+    ]
+    clicks, previous = (torch.cat(column) for column in zip((clicks, previous), *midway, strict=True))
+    return Prompts(rows, clicks.to(device), previous)
+
+
+def _above(limits: np.ndarray, predicted: np.ndarray, masks: Tensor, samples: Tensor) -> np.ndarray:
+    """Whose predictions' IoU lies above the sample's limit: (N,) bool."""
+    truths = masks[samples, 0].cpu().numpy()
+    ious = [iou(one, truth == 1, truth == IGNORED) for one, truth in zip(predicted, truths, strict=True)]
+    return np.array(ious) > limits[samples.numpy()]
+
+
+def _midway(midway: Tensor, made: Tensor) -> Tensor:
+    """Where a sample was solved before its state midway, an earlier one, if it has one; else -1."""
+    earlier = 1 + (midway - 1) % (made - 1).clamp(min=1)
+    return torch.where(midway < made, midway, torch.where(made > 1, earlier, -1))
 
 
 def steadied(logits: Tensor, before: Tensor, clicks: Tensor, momentum: float) -> Tensor:
@@ -171,9 +196,10 @@ def _add_clicks(
     samples: Sequence[int],
     slot: int,
     rng: np.random.Generator,
+    deepest: float,
 ) -> None:
     """One corrective click for each sample, where there is anything to correct."""
     for index, prediction in zip(samples, predicted, strict=True):
-        click = corrective_click(prediction, masks[index, 0].cpu().numpy(), rng)
+        click = corrective_click(prediction, masks[index, 0].cpu().numpy(), rng, deepest)
         if click is not None:
             clicks[index, slot] = torch.from_numpy(click)

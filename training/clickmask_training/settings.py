@@ -27,6 +27,7 @@ class ViewSettings:
             image at a random scale, padded where it is too small, cropped anywhere. ``random_box``: a random
             box of the image, its aspect lost (ClickSEG).
         whole: share of the whole photo in ``run_time`` views; never rotated.
+        grown: sides of a zoomed box in sides of the object's box.
         scale: of free windows (log-uniform) and of ``scaled_crop`` (uniform): crop pixels per image pixel.
         box: least and largest side of a ``random_box`` in image sides, drawn from a normal distribution of
             mean 0.8 and deviation 0.4 cut there.
@@ -40,6 +41,7 @@ class ViewSettings:
 
     kind: ViewKind = "run_time"
     whole: float = 0.25
+    grown: tuple[float, float] = (1.1, 2.0)
     scale: tuple[float, float] = (0.5, 1.6)
     box: tuple[float, float] = (0.3, 1.3)
     flip: float = 0.5
@@ -50,6 +52,7 @@ class ViewSettings:
 
     def __post_init__(self) -> None:
         choice("view.kind", self.kind, get_args(ViewKind))
+        pair("view.grown", self.grown, "growths in [1, 5]", 1, 5)
         pair("view.scale", self.scale, "scales in [0.05, 20]", 0.05, 20)
         pair("view.box", self.box, "sides in [0.05, 2]", 0.05, 2)
         for name in ("whole", "flip", "vertical_flip", "rotated"):
@@ -106,6 +109,11 @@ class ClickSettings:
             or corrected; of any other view corrected ones only, as a session that looks there has a mask.
         midway: whether one more state of a corrected sample is learnt, at the cost of a decoder's pass: that
             after some of its corrective clicks.
+        solved_at: IoU above which a sample is solved: from its first corrective click on it gets no further
+            one, and the state that it was solved from is learnt. Drawn between these two for each sample; 1
+            for never.
+        deepest: share of the corrective clicks at the deepest pixel of an error, where the robot annotator
+            clicks; the others lie anywhere deeper than half of that.
         threshold: probability above which a pixel counts as object when errors are looked for.
     """
 
@@ -122,6 +130,8 @@ class ClickSettings:
     same_rounds: bool = False
     as_sessions: bool = False
     midway: bool = False
+    solved_at: tuple[float, float] = (1.0, 1.0)
+    deepest: float = 0.0
     threshold: float = 0.5
 
     def __post_init__(self) -> None:
@@ -130,7 +140,8 @@ class ClickSettings:
         number("clicks.rounds", self.rounds, "1 to 32 clicks", 1, 32, whole=True)
         for name in ("positive_decay", "negative_decay", "threshold"):
             number(f"clicks.{name}", getattr(self, name), "a positive number below or at 1", TINY, 1)
-        for name in ("single", "eroded", "near", "on_others"):
+        pair("clicks.solved_at", self.solved_at, "IoUs in [0, 1]", 0, 1)
+        for name in ("single", "eroded", "near", "on_others", "deepest"):
             share(f"clicks.{name}", getattr(self, name))
         for name in ("first_near_centre", "same_rounds", "as_sessions", "midway"):
             flag(f"clicks.{name}", getattr(self, name))

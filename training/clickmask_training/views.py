@@ -66,7 +66,7 @@ def choose_placement(
     elif rng.random() < settings.whole:
         return box_placement(Box(0, 0, mask.shape[1], mask.shape[0]), shape[0])
     elif rng.random() < 0.5:
-        placement = _zoomed_view(mask, shape[0], rule, rng)
+        placement = _zoomed_view(mask, shape[0], settings.grown, rule, rng)
     else:
         placement = _free_view(mask, shape[0], settings, rng)
     if rng.random() < settings.rotated:
@@ -81,10 +81,12 @@ def box_placement(box: Box, size: int) -> Placement:
     return Placement(box.x0, box.y0, (width / box.width, height / box.height), (width, height))
 
 
-def _zoomed_view(mask: NDArray[np.uint8], size: int, rule: CropRule, rng: np.random.Generator) -> Placement:
-    """The object's box grown by 1.1 to 2.0 and to the least side of the run time's crops."""
+def _zoomed_view(
+    mask: NDArray[np.uint8], size: int, grown: tuple[float, float], rule: CropRule, rng: np.random.Generator
+) -> Placement:
+    """The object's box, grown, and at least as large as the run time's crops."""
     x, y, w, h = cv2.boundingRect((mask == 1).astype(np.uint8))
-    grow_x, grow_y = rng.uniform(1.1, 2.0, size=2)
+    grow_x, grow_y = rng.uniform(*grown, size=2)
     least = math.ceil(max(rule.min_size, rule.min_fraction * min(mask.shape)))
     width, height = max(w * grow_x, least), max(h * grow_y, least)
     centre_x = x + w / 2 + rng.uniform(-0.5, 0.5) * (width - w)
