@@ -352,10 +352,6 @@ def test_a_batch_has_the_shapes_that_networks_take(data: TrainingData, config: T
             "expected bce, dice or nfl beside distillation and latent_heads",
         ),
         (
-            "steps = 5\nmixture.a = 1\nloss.distillation_flips = true",
-            "loss.distillation_flips: expected distillation to learn, but its weight is 0",
-        ),
-        (
             "steps = 5\nmixture.a = 1\nloss = {bce = 0, dice = 0, features = 1}",
             "backbone_from: expected 0 where loss.features is all there is, got 0.35",
         ),

@@ -11,17 +11,14 @@ import torch
 from squares import write_set
 from torch import nn
 
-from clickmask_export.graphs import DecoderGraph, EncoderGraph
 from clickmask_models.backbones.mobilenet_v2 import HIDDEN
 from clickmask_models.encode_once import EncodeOnceCDNet, EncodeOnceConfig
 from clickmask_models.presets import build_network, preset
 from clickmask_training.checks import ConfigError
 from clickmask_training.config import TrainingConfig
 from clickmask_training.data import TrainingData
-from clickmask_training.passes import Prompts
 from clickmask_training.samples import make_batch
 from clickmask_training.settings import LossSettings
-from clickmask_training.teaching import taught
 from clickmask_training.trainer import Trainer
 
 FEATURES = LossSettings(features=1.0)
@@ -77,25 +74,6 @@ def test_a_teacher_that_gives_masks_answers_as_the_run_time_would(tmp_path: Path
     run.train_step(make_batch(data, run.config, 0))
     assert not any(module.training for module in teacher.modules())
     torch.testing.assert_close(teacher.state_dict(), before, rtol=0, atol=0)
-
-
-def test_a_teacher_with_flips_answers_as_a_bundle_with_flips(tmp_path: Path) -> None:
-    write_set(tmp_path / "squares")
-    torch.manual_seed(0)
-    teacher = EncodeOnceCDNet().eval()
-    settings = config(LossSettings(distillation=1.0, distillation_flips=True))
-    batch = make_batch(TrainingData(tmp_path, {"squares": 1.0}), settings, 0)
-    rows = torch.tensor([2, 0])
-    prompts = Prompts(rows, batch.clicks[rows], torch.rand(2, 1, 64, 64))
-    logits = taught(teacher, batch.image, prompts, settings.loss).logits
-    features = EncoderGraph(teacher, flip=True, dtype=torch.float32)(batch.image[rows])
-    decoder = DecoderGraph(
-        teacher, flip=True, dtype=torch.float32, features=len(features), previous_mask=True
-    )
-    bundle = decoder(*features, prompts.clicks, prompts.previous)
-    torch.testing.assert_close(logits, bundle, rtol=0, atol=1e-5)
-    alone = taught(teacher, batch.image, prompts, LossSettings(distillation=1.0)).logits
-    assert (logits - alone).abs().max() > 1e-3
 
 
 def test_an_encoder_learns_features_alone_and_the_decoder_stays(tmp_path: Path) -> None:

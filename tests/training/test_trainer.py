@@ -308,6 +308,23 @@ def test_a_solved_sample_gets_no_more_clicks_and_learns_the_state_that_it_was_so
     assert torch.equal(found.previous[0] > 0.5, wrong[0][0])
 
 
+def test_a_mask_of_another_crop_is_told_as_that_crop_showed_it(
+    data: TrainingData, config: TrainingConfig, tmp_path: Path
+) -> None:
+    run = trainer(config, tmp_path / "run")
+    batch = make_batch(data, config, 0)
+    batch = batch._replace(rounds=torch.ones_like(batch.rounds), midway=torch.full_like(batch.midway, -1))
+    features = passes.encode(run.network, batch.image)
+
+    def told(share: float) -> Tensor:
+        settings = replace(config.clicks, moved=share)
+        return passes.correct(run.network, features, batch, settings, np.random.default_rng(0)).previous
+
+    plain, moved = map(told, (0.0, 1.0))
+    assert (moved != plain).flatten(1).any(1).all()
+    assert (moved == 0).sum() > (plain == 0).sum()  # what that crop did not show
+
+
 def test_states_midway_are_learnt_beside_the_others(
     data: TrainingData, config: TrainingConfig, tmp_path: Path
 ) -> None:

@@ -19,6 +19,7 @@ from clickmask.evaluation.truths import IGNORED
 from clickmask_models.encode_once import EncodeOnce
 from clickmask_models.outputs import Outputs
 from clickmask_training.clicks import corrective_click
+from clickmask_training.moved import as_moved
 from clickmask_training.samples import Batch
 from clickmask_training.settings import ClickSettings
 
@@ -112,8 +113,9 @@ def correct(
         if momentum and round_:
             newest = clicks[active, first + round_ - 1].to(device)
             logits = steadied(logits, before[there], newest, momentum)
+        logits, shown = as_moved(logits, settings.moved, rng)
         before[there] = logits
-        probability = torch.sigmoid(logits) * inside[there]
+        probability = torch.sigmoid(logits) * inside[there] * shown
         predicted = (probability[:, 0] > settings.threshold).cpu().numpy()
         if round_:
             solved = _above(solved_at, predicted, batch.mask, active)

@@ -114,6 +114,8 @@ class ClickSettings:
             for never.
         deepest: share of the corrective clicks at the deepest pixel of an error, where the robot annotator
             clicks; the others lie anywhere deeper than half of that.
+        moved: share of the corrective clicks before which the crop moved: the mask that they are told is as
+            coarse as a larger view's, and in half of them 0 outside a part of the view.
         threshold: probability above which a pixel counts as object when errors are looked for.
     """
 
@@ -132,6 +134,7 @@ class ClickSettings:
     midway: bool = False
     solved_at: tuple[float, float] = (1.0, 1.0)
     deepest: float = 0.0
+    moved: float = 0.0
     threshold: float = 0.5
 
     def __post_init__(self) -> None:
@@ -141,7 +144,7 @@ class ClickSettings:
         for name in ("positive_decay", "negative_decay", "threshold"):
             number(f"clicks.{name}", getattr(self, name), "a positive number below or at 1", TINY, 1)
         pair("clicks.solved_at", self.solved_at, "IoUs in [0, 1]", 0, 1)
-        for name in ("single", "eroded", "near", "on_others", "deepest"):
+        for name in ("single", "eroded", "near", "on_others", "deepest", "moved"):
             share(f"clicks.{name}", getattr(self, name))
         for name in ("first_near_centre", "same_rounds", "as_sessions", "midway"):
             flag(f"clicks.{name}", getattr(self, name))
@@ -180,8 +183,6 @@ class LossSettings:
             those that a person asks for.
         boundary_width: how near, in pixels.
         distillation: cross-entropy with the probabilities of the network given as --teacher.
-        distillation_flips: whether the teacher's logits are averaged with those of the mirrored image, as a
-            bundle built with ``--flip`` has them.
         features: distance from the features that the encoder of --teacher gives; encode-once networks only,
             of the same ``widths`` at stride 16. With no loss of masks beside it nothing is decoded: only the
             encoder learns, in less than a third of a step's time, and no setting of clicks or masks is used.
@@ -199,7 +200,6 @@ class LossSettings:
     boundary_width: int = 3
     clicked: float = 0.0
     distillation: float = 0.0
-    distillation_flips: bool = False
     features: float = 0.0
 
     def __post_init__(self) -> None:
@@ -212,9 +212,6 @@ class LossSettings:
         choice("loss.click_map", self.click_map, ("gaussian", "disk"))
         number("loss.latent_heads", self.latent_heads, "0 to 16 heads", 0, 16, whole=True)
         number("loss.boundary_width", self.boundary_width, "1 to 64 pixels", 1, 64, whole=True)
-        flag("loss.distillation_flips", self.distillation_flips)
-        if self.distillation_flips and not self.distillation:
-            raise ConfigError("loss.distillation_flips: expected distillation to learn, but its weight is 0")
         if not self.of_masks and (self.distillation or self.latent_heads):
             raise ConfigError(
                 "loss: expected bce, dice or nfl beside distillation and latent_heads, got 0 for all three; "

@@ -39,19 +39,5 @@ def taught(teacher: nn.Module, image: Tensor, prompts: passes.Prompts, loss: Los
     features = passes.encode(teacher, image)
     if not loss.distillation:
         return Taught(features, None)
-    logits = _answer(teacher, features, prompts)
-    if loss.distillation_flips:
-        mirrored = passes.encode(teacher, image.flip(-1))
-        logits = (logits + _answer(teacher, mirrored, _mirrored(prompts)).flip(-1)) / 2
-    return Taught(features, logits)
-
-
-def _answer(teacher: nn.Module, features: passes.Features, prompts: passes.Prompts) -> Tensor:
-    return passes.decode(teacher, passes.told(features, prompts), prompts.clicks, prompts.previous).logits
-
-
-def _mirrored(prompts: passes.Prompts) -> passes.Prompts:
-    """Prompts about the mirror images: x becomes W - 1 - x; absent clicks keep the label that says so."""
-    x, rest = prompts.clicks[..., :1], prompts.clicks[..., 1:]
-    x = prompts.previous.shape[-1] - 1 - x
-    return prompts._replace(clicks=torch.cat([x, rest], dim=-1), previous=prompts.previous.flip(-1))
+    told = passes.told(features, prompts)
+    return Taught(features, passes.decode(teacher, told, prompts.clicks, prompts.previous).logits)
